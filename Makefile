@@ -1,0 +1,129 @@
+# Every target that people call has a comment after ##, which `make help` shows.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+GO ?= go
+
+# The address and the data directory of `make run`, and the server that
+# `make conformance` tests; without URL it builds and starts its own.
+LISTEN ?= 127.0.0.1:4000
+DATA_DIR ?= ./fastpaca-data
+URL ?=
+
+# How long each fuzz target runs, and arguments for the benchmark program.
+FUZZTIME ?= 10s
+BENCH ?=
+BENCHTIME ?= 1s
+MESSAGES ?= 5000000
+
+BIN := $(CURDIR)/bin/fastpaca
+BLACKBOX := ./cmd/blackbox
+# The black-box suites run as steps of their own, against a built binary.
+UNIT = $$($(GO) list ./... | grep -v '/cmd/blackbox/')
+# Everything that runs goroutines; the rest has nothing to race.
+CONCURRENT := ./dataplane/... ./controlplane/... ./router/...
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z][a-z0-9-]*:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##
+## Run
+##
+
+.PHONY: run
+run: build ## Build and serve on LISTEN (127.0.0.1:4000), data in DATA_DIR (./fastpaca-data)
+	@exec $(BIN) serve --listen $(LISTEN) --data-dir $(DATA_DIR)
+
+.PHONY: build
+build: ## Build bin/fastpaca
+	@$(GO) build -trimpath -o $(BIN) ./cmd/fastpaca
+
+##
+## Check
+##
+
+.PHONY: test
+test: tools lint unit race conformance faults readme ## Install what is missing, then run every check and test below
+
+.PHONY: tools
+tools: ## Install what the tests need beside Go and a C compiler (Postgres server)
+	@.ci/install-tools
+
+.PHONY: lint
+lint: ## Formatting, go vet, staticcheck and the rules of this repository
+	@.ci/lint
+
+.PHONY: unit
+unit: ## Tests of every package
+	@echo '== unit tests'
+	@$(GO) test -shuffle=on -timeout 10m $(UNIT)
+
+.PHONY: race
+race: ## The same with the race detector, for the packages that run goroutines
+	@echo '== race detector'
+	@$(GO) test -race -timeout 15m $(CONCURRENT)
+
+.PHONY: conformance
+conformance: build ## API conformance suite; URL=http://host:port tests a running server
+	@echo '== conformance'
+	@FASTPACA_BIN=$(BIN) FASTPACA_URL=$(URL) $(GO) test -count=1 -timeout 10m $(BLACKBOX)/conformance
+
+.PHONY: faults
+faults: build ## Crash and fault suite: kill -9, full disk, power loss, flipped bits (as root for all of it)
+	@echo '== faults'
+	@# Run in its directory: go test then shows what did not run, also when all passed.
+	@cd $(BLACKBOX)/faults && FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 15m -exec '$(CURDIR)/.ci/as-root'
+
+.PHONY: readme
+readme: build ## Run the quick start of README.md against a fresh server
+	@echo '== readme'
+	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 5m $(BLACKBOX)/readme
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (10s)
+	@FUZZTIME=$(FUZZTIME) .ci/fuzz
+
+##
+## Measure
+##
+
+.PHONY: bench
+bench: build ## Whole-process benchmarks beside PostgreSQL; BENCH='-run append -runs 5' selects
+	@$(GO) build -trimpath -o bin/fastpaca-bench ./cmd/fastpaca-bench
+	@.ci/install-tools
+	@bin/fastpaca-bench -fastpaca $(BIN) $(BENCH)
+
+.PHONY: soak
+soak: build ## Load MESSAGES (5 million) and fail if memory follows
+	@$(GO) build -trimpath -o bin/fastpaca-bench ./cmd/fastpaca-bench
+	@bin/fastpaca-bench -fastpaca $(BIN) -run memory -messages $(MESSAGES) -check
+
+.PHONY: bench-micro
+bench-micro: ## Go benchmarks of every package, BENCHTIME (1s) each
+	@$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) $(UNIT)
+
+##
+## Write
+##
+
+.PHONY: fmt
+fmt: ## Format the Go code
+	@gofmt -w $$(git ls-files -co --exclude-standard '*.go')
+
+.PHONY: generate
+generate: ## Regenerate generated Go code and the OpenAPI document
+	@$(GO) generate ./...
+	@$(MAKE) --no-print-directory openapi
+
+.PHONY: openapi
+openapi: build ## Regenerate openapi/ from the running handlers
+	@$(BIN) openapi --format yaml > openapi/openapi.yaml.tmp && mv openapi/openapi.yaml.tmp openapi/openapi.yaml
+	@$(BIN) openapi --format json > openapi/openapi.json.tmp && mv openapi/openapi.json.tmp openapi/openapi.json
+
+.PHONY: clean
+clean: ## Remove built programs (never data)
+	@rm -rf bin
