@@ -1,0 +1,105 @@
+package group
+
+import (
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// lease tells whether this replica, while it leads, can be sure that no other
+// leader has been elected: it has heard from a quorum within the heartbeat
+// timeout, counted from the moment each request was sent. A follower that has
+// answered grants no vote before its own heartbeat timeout, counted from the
+// later moment it received the request, so the lease ends first. Leadership
+// transfer breaks that rule on purpose; it revokes the lease before it starts.
+//
+// hashicorp/raft steps a leader down by a timer of its main loop. The lease is
+// checked at the read itself, so it also holds for a process that was paused.
+type lease struct {
+	mu    sync.Mutex // guards the fields below
+	term  uint64
+	heard map[raft.ServerID]time.Time
+	match map[raft.ServerID]uint64 // newest entry each follower is known to hold
+}
+
+// leaseTransport records which followers answered, when they were asked, and
+// what they hold, which hashicorp/raft does not tell.
+type leaseTransport struct {
+	Transport
+	lease *lease
+}
+
+func (l *lease) wrap(t Transport) *leaseTransport { return &leaseTransport{Transport: t, lease: l} }
+
+// AppendEntries renews the lease of the answering follower.
+func (t *leaseTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress,
+	args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	asked := time.Now()
+	err := t.Transport.AppendEntries(id, target, args, resp)
+	if err == nil && resp.Term == args.Term && resp.Success {
+		match := args.PrevLogEntry
+		if n := len(args.Entries); n > 0 {
+			match = args.Entries[n-1].Index
+		}
+		t.lease.renew(id, args.Term, asked, match)
+	}
+	return err
+}
+
+func (l *lease) renew(id raft.ServerID, term uint64, asked time.Time, match uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if term < l.term {
+		return
+	}
+	if term > l.term {
+		l.term, l.heard, l.match = term, nil, nil
+	}
+	if l.heard == nil {
+		l.heard = make(map[raft.ServerID]time.Time, 2)
+	}
+	if l.match == nil {
+		l.match = make(map[raft.ServerID]uint64, 2)
+	}
+	l.match[id] = max(l.match[id], match)
+	if asked.After(l.heard[id]) {
+		l.heard[id] = asked
+	}
+}
+
+// matched returns the newest entry that the follower is known to hold in this
+// term; false when it has not answered yet.
+func (l *lease) matched(id raft.ServerID, term uint64) (uint64, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	match, ok := l.match[id]
+	return match, ok && l.term == term
+}
+
+// revoke forgets who answered: the lease is over until followers answer anew.
+func (l *lease) revoke() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heard = nil
+}
+
+// valid reports whether a quorum of the voters, self included, answered in
+// this term within the last d.
+func (l *lease) valid(self raft.ServerID, term uint64, voters []raft.Server, now time.Time, d time.Duration) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	total, live := 0, 0
+	for _, s := range voters {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		total++
+		if s.ID == self {
+			live++
+		} else if l.term == term && now.Sub(l.heard[s.ID]) < d {
+			live++
+		}
+	}
+	return live > total/2
+}
