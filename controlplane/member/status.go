@@ -1,0 +1,159 @@
+package member
+
+import (
+	"time"
+
+	"github.com/fastpaca/fastpaca/controlplane/catalog"
+	"github.com/fastpaca/fastpaca/controlplane/rpc"
+)
+
+// Status describes a member at one moment. What only a leader knows is zero on
+// the others.
+type Status struct {
+	ID            string
+	State         string // follower, candidate, leader or shutdown
+	Term          uint64
+	Leader        string
+	LeaderAddress string
+	LastIndex     uint64
+	CommitIndex   uint64
+	AppliedIndex  uint64
+	// Problem is why the member does not do its part, or nil.
+	Problem error
+
+	ClusterID         string
+	ReplicationFactor int
+	Groups            GroupCounts
+	Nodes             []NodeStatus // ascending by id
+
+	// Leading says that this member leads; the rest is then known.
+	Leading      bool
+	TableVersion uint64
+}
+
+// GroupCounts counts groups.
+type GroupCounts struct {
+	Placed int
+	Formed int
+	// Lost have been formed and have no replica left that kept its data.
+	Lost int
+	// Led have a leader that is alive. Known to the leader only.
+	Led int
+}
+
+// NodeStatus describes a registered data node.
+type NodeStatus struct {
+	rpc.NodeInfo
+	State      catalog.NodeState
+	Generation uint32
+	FirstSeen  time.Time
+	Assigned   uint64
+	Replicas   int // placed on it
+	Preferred  int // groups it should lead
+
+	// The rest is known to the leader only.
+	Liveness string // alive, silent, or unknown while the leader is new
+	LastSeen time.Time
+	Hosted   int    // replicas it reported
+	Leads    int    // groups it reported to lead
+	MaxLag   uint64 // most entries any of its replicas had yet to apply
+}
+
+// Status returns what the member knows.
+func (s *Server) Status() Status {
+	raft := s.consensus.Status()
+	leadership, _ := s.consensus.Leadership()
+	state := s.catalog.State()
+	status := Status{
+		ID:                s.cfg.ID,
+		State:             raft.State,
+		Term:              raft.Term,
+		Leader:            leadership.LeaderID,
+		LeaderAddress:     leadership.LeaderAddress,
+		LastIndex:         raft.LastIndex,
+		CommitIndex:       raft.CommitIndex,
+		AppliedIndex:      raft.AppliedIndex,
+		Problem:           raft.StorageError,
+		ClusterID:         state.ClusterID,
+		ReplicationFactor: state.ReplicationFactor,
+	}
+	if err := s.fit(); err != nil {
+		status.Problem = err
+	}
+	status.countPlacement(state)
+	if t, _ := s.tenure.get(); t != nil {
+		status.Leading = true
+		status.addTenure(t)
+	}
+	if current, _ := s.table.get(); current != nil {
+		status.TableVersion = current.table.Version
+	}
+	return status
+}
+
+// Ready returns nil when the control plane has a leader that this member knows
+// and this member does its part, else why not.
+func (s *Server) Ready() error {
+	status := s.Status()
+	switch {
+	case s.ctx.Err() != nil:
+		return rpc.ErrClosed
+	case status.Problem != nil:
+		return status.Problem
+	case status.Leader == "":
+		return rpc.ErrUnavailable
+	}
+	return nil
+}
+
+func (s *Status) countPlacement(state *catalog.State) {
+	at := make(map[rpc.NodeID]int, len(state.Nodes))
+	for i, id := range state.NodeIDs() {
+		node := state.Nodes[id]
+		at[id] = i
+		s.Nodes = append(s.Nodes, NodeStatus{
+			NodeInfo: node.Info(), State: node.State, Generation: node.Generation,
+			FirstSeen: node.FirstSeen, Assigned: node.Assigned,
+		})
+	}
+	for number := range state.Placed {
+		group := &state.Placed[number]
+		if len(group.Replicas) == 0 {
+			continue
+		}
+		s.Groups.Placed++
+		intact := false
+		for _, replica := range group.Replicas {
+			s.Nodes[at[replica.Node]].Replicas++
+			intact = intact || replica.Generation == state.Nodes[replica.Node].Generation
+		}
+		if i, known := at[group.Preferred]; known {
+			s.Nodes[i].Preferred++
+		}
+		if group.Formed {
+			s.Groups.Formed++
+			if !intact {
+				s.Groups.Lost++
+			}
+		}
+	}
+}
+
+func (s *Status) addTenure(t *tenure) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	for i := range s.Nodes {
+		node := &s.Nodes[i]
+		node.Liveness = t.liveness(node.ID, now).String()
+		if session := t.sessions[node.ID]; session != nil {
+			node.LastSeen = session.seen
+			node.Hosted, node.Leads, node.MaxLag = session.hosted, session.leading, session.lag
+		}
+	}
+	for _, hint := range t.leaders {
+		if hint.node != "" && t.liveness(hint.node, now) == alive {
+			s.Groups.Led++
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package placement
+
+// assignLeaders chooses a leader among the replicas of each group so that nodes
+// lead equally much for their weight. It starts with whoever is the least
+// loaded and then, for as long as that helps, hands groups on along chains: from
+// a node that leads too much to another replica of one of its groups, from
+// there to a replica of one of that node's groups, and so on to a node that
+// leads too little.
+func assignLeaders(plan [][]*candidate, nodes []*candidate) []Group {
+	leaders := make([]*candidate, len(plan))
+	for number, replicas := range plan {
+		best := replicas[0]
+		for _, node := range replicas[1:] {
+			if load := cmpLoad(node, 1, best, 1); load < 0 || load == 0 && mix(number, node.id) < mix(number, best.id) {
+				best = node
+			}
+		}
+		best.leads++
+		leaders[number] = best
+	}
+	for balanceOnce(plan, leaders, nodes) {
+	}
+	groups := make([]Group, len(plan))
+	for number, replicas := range plan {
+		groups[number].Leader = leaders[number].id
+		for _, node := range replicas {
+			groups[number].Nodes = append(groups[number].Nodes, node.id)
+		}
+	}
+	return groups
+}
+
+// cmpLoad compares the loads of two nodes if each led so many groups more.
+func cmpLoad(a *candidate, aMore int, b *candidate, bMore int) int {
+	switch {
+	case lighter(a.leads+aMore, a.weight, b.leads+bMore, b.weight):
+		return -1
+	case lighter(b.leads+bMore, b.weight, a.leads+aMore, a.weight):
+		return 1
+	}
+	return 0
+}
+
+// step is how a search reached a node: by handing on a group from another.
+type step struct {
+	from  *candidate
+	group int
+}
+
+// balanceOnce moves one unit of leadership from a node to one that would be
+// less loaded with it than the first is now. Every move makes the loads more
+// even, so there is an end to them.
+func balanceOnce(plan [][]*candidate, leaders []*candidate, nodes []*candidate) bool {
+	led := make(map[*candidate][]int, len(nodes))
+	for number, leader := range leaders {
+		led[leader] = append(led[leader], number)
+	}
+	for _, start := range nodes {
+		reached := map[*candidate]step{start: {}}
+		queue := []*candidate{start}
+		for len(queue) > 0 {
+			node := queue[0]
+			queue = queue[1:]
+			if cmpLoad(node, 1, start, 0) < 0 {
+				handOn(leaders, reached, start, node)
+				return true
+			}
+			for _, number := range led[node] {
+				for _, next := range plan[number] {
+					if _, seen := reached[next]; !seen {
+						reached[next] = step{from: node, group: number}
+						queue = append(queue, next)
+					}
+				}
+			}
+		}
+	}
+	return false
+}
+
+// handOn shifts the groups along the chain from start to end by one node.
+func handOn(leaders []*candidate, reached map[*candidate]step, start, end *candidate) {
+	for node := end; node != start; node = reached[node].from {
+		leaders[reached[node].group] = node
+	}
+	start.leads--
+	end.leads++
+}
