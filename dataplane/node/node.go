@@ -1,0 +1,124 @@
+// Package node is a data node: the storage, the Raft transport and the groups
+// placed on it. It follows the assignment the control plane gives it and
+// serves rpc.Node. DESIGN.md has the details.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	controlrpc "github.com/fastpaca/fastpaca/controlplane/rpc"
+	"github.com/fastpaca/fastpaca/dataplane/group"
+	"github.com/fastpaca/fastpaca/dataplane/raftslog"
+	"github.com/fastpaca/fastpaca/dataplane/rpc"
+	"github.com/fastpaca/fastpaca/dataplane/state"
+	"github.com/fastpaca/fastpaca/dataplane/storage"
+	"github.com/fastpaca/fastpaca/dataplane/transport"
+)
+
+// openFanOut is how many groups are opened or closed at a time.
+const openFanOut = 16
+
+// Node is a running data node.
+//
+// Goroutines: runSession (owner of the assignment and of which groups are
+// open), runReconcile (drives the groups led here), and those of the groups, the transport and the storage. Close stops
+// all of them in that order.
+type Node struct {
+	conf    Config
+	log     *slog.Logger
+	raftLog *raftslog.Logger
+	engine  *storage.Engine
+	mux     *transport.Mux
+	cache   *state.Cache
+	budget  *group.Budget
+
+	// groups holds the open replicas by number. Written by runSession only.
+	groups [rpc.Groups]atomic.Pointer[group.Group]
+	// assigned is the assignment received in this session; nil before the
+	// first, so that a restarted node hears again what it may not have finished.
+	assigned atomic.Pointer[controlrpc.Assignment]
+	// floor is the newest assignment ever followed. Owned by runSession.
+	floor uint64
+
+	changed chan struct{} // capacity 1: a leadership change asks for an early report
+	cancel  context.CancelFunc
+	work    sync.WaitGroup // runSession and runReconcile
+	once    sync.Once
+	err     error
+}
+
+// Open opens the node's storage, starts the groups of the last assignment it
+// had, and begins its session with the control plane. A control plane that
+// cannot be reached does not keep a node from serving what it has.
+func Open(conf Config) (*Node, error) {
+	if err := conf.Validate(); err != nil {
+		return nil, fmt.Errorf("data node: %w", err)
+	}
+	log := conf.Logger.With("component", "data", "node", conf.ID)
+	engine, err := storage.Open(storage.Options{Dir: conf.Dir, NodeID: conf.ID, Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("data node: %w", err)
+	}
+	mux, err := transport.New(transport.Config{NodeID: conf.ID, Logger: log})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("data node: %w", err), engine.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n := &Node{
+		conf: conf, log: log, raftLog: raftslog.New(log), engine: engine, mux: mux,
+		cache:   state.NewCache(stateCacheBytes),
+		budget:  group.NewBudget(conf.QueueBytes),
+		changed: make(chan struct{}, 1),
+		cancel:  cancel,
+	}
+	last, err := n.loadAssignment()
+	if err == nil && last != nil {
+		n.floor = last.Version
+		err = n.converge(last)
+	}
+	if err != nil {
+		cancel()
+		return nil, errors.Join(fmt.Errorf("data node: %w", err), n.closeGroups(), mux.Close(), engine.Close())
+	}
+	n.work.Go(func() { n.runSession(ctx) })
+	n.work.Go(func() { n.runReconcile(ctx) })
+	return n, nil
+}
+
+// stateCacheBytes bounds the hot conversation records of all groups.
+const stateCacheBytes = 32 << 20
+
+// Failed is closed when the storage has failed for good; Err then says why.
+// The process must restart: a failed fsync leaves unknown what is on disk.
+func (n *Node) Failed() <-chan struct{} { return n.engine.Failed() }
+
+// Err returns the storage failure, or nil.
+func (n *Node) Err() error { return n.engine.Err() }
+
+// Close ends the session, lets queued writes finish, and stops everything.
+func (n *Node) Close() error {
+	n.once.Do(func() {
+		n.cancel()
+		n.work.Wait()
+		n.err = errors.Join(n.closeGroups(), n.mux.Close(), n.engine.Close())
+	})
+	return n.err
+}
+
+func (n *Node) closeGroups() error {
+	var work errgroup.Group
+	work.SetLimit(openFanOut)
+	for i := range n.groups {
+		if g := n.groups[i].Swap(nil); g != nil {
+			work.Go(g.Close)
+		}
+	}
+	return work.Wait()
+}

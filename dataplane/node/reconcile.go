@@ -1,0 +1,142 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"golang.org/x/sync/errgroup"
+
+	controlrpc "github.com/fastpaca/fastpaca/controlplane/rpc"
+	"github.com/fastpaca/fastpaca/dataplane/group"
+	"github.com/fastpaca/fastpaca/dataplane/raftlog"
+	"github.com/fastpaca/fastpaca/dataplane/rpc"
+	"github.com/fastpaca/fastpaca/dataplane/state"
+)
+
+const (
+	// reconcileInterval is how often the node compares what it leads with what
+	// it was told.
+	reconcileInterval = 500 * time.Millisecond
+	// maxMembershipSteps bounds the groups that change membership at a time.
+	maxMembershipSteps = 8
+	// settleTime is how long a group must have been led here before its
+	// leadership is handed to the preferred node, so that a node that has just
+	// come back is not handed everything while it still catches up.
+	settleTime = 3 * time.Second
+)
+
+// runReconcile drives the membership and the leadership of the groups that this
+// node leads towards the assignment. Leadership moves one group at a time: a
+// transfer refuses writes while it runs.
+func (n *Node) runReconcile(ctx context.Context) {
+	tick := time.NewTicker(reconcileInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if a := n.assigned.Load(); a != nil {
+			n.reconcileMembership(ctx, a)
+			n.reconcileLeadership(a)
+		}
+	}
+}
+
+func members(replicas []controlrpc.Replica) []group.Member {
+	want := make([]group.Member, len(replicas))
+	for i, r := range replicas {
+		want[i] = group.Member{Node: string(r.Node), Voter: r.Voter}
+	}
+	return want
+}
+
+// reconcileMembership lets every group that this node leads take one step.
+func (n *Node) reconcileMembership(ctx context.Context, a *controlrpc.Assignment) {
+	var work errgroup.Group
+	work.SetLimit(maxMembershipSteps)
+	for _, ga := range a.Groups {
+		g := n.replica(ga.Group)
+		if g == nil || len(ga.Replicas) == 0 || ctx.Err() != nil {
+			continue
+		}
+		work.Go(func() error {
+			took, err := g.Converge(members(ga.Replicas))
+			if err != nil {
+				n.log.Warn("membership change failed, will be tried again", "group", ga.Group, "error", err)
+			}
+			if took {
+				n.leadershipChanged(rpc.Group(ga.Group)) // report the new membership soon
+			}
+			return nil
+		})
+	}
+	_ = work.Wait() // the functions return nil
+}
+
+// reconcileLeadership hands over the first group that another node should lead
+// and can.
+func (n *Node) reconcileLeadership(a *controlrpc.Assignment) {
+	now := time.Now()
+	for _, ga := range a.Groups {
+		g := n.replica(ga.Group)
+		if g == nil || ga.Preferred == "" || string(ga.Preferred) == n.conf.ID {
+			continue
+		}
+		if since := g.LeadingSince(); since.IsZero() || now.Sub(since) < settleTime {
+			continue
+		}
+		moved, err := g.MoveLeadership(string(ga.Preferred))
+		if err != nil {
+			n.log.Info("leadership was not taken over, will be tried again", "group", ga.Group, "to", ga.Preferred, "error", err)
+		}
+		if moved {
+			return
+		}
+	}
+}
+
+func (n *Node) replica(id uint16) *group.Group {
+	if int(id) >= rpc.Groups {
+		return nil
+	}
+	return n.groups[id].Load()
+}
+
+// drop closes the replicas that the assignment no longer names and deletes
+// what they stored. The control plane leaves a replica out only after the
+// group's leader has reported a membership without it.
+func (n *Node) drop(a *controlrpc.Assignment) error {
+	var keep [rpc.Groups]bool
+	for _, ga := range a.Groups {
+		if int(ga.Group) < rpc.Groups {
+			keep[ga.Group] = true
+		}
+	}
+	var work errgroup.Group
+	work.SetLimit(openFanOut)
+	for i := range n.groups {
+		if keep[i] || n.groups[i].Load() == nil {
+			continue
+		}
+		work.Go(func() error {
+			g := n.groups[i].Swap(nil)
+			n.log.Info("replica left this node", "group", i)
+			if err := g.Close(); err != nil {
+				n.log.Warn("closing a replica that left", "group", i, "error", err)
+			}
+			batch := n.engine.DB().NewBatch()
+			defer batch.Close()
+			if err := raftlog.Wipe(batch, uint16(i)); err != nil {
+				return err
+			}
+			if err := state.Wipe(batch, uint16(i)); err != nil {
+				return err
+			}
+			return batch.Commit(pebble.Sync)
+		})
+	}
+	return work.Wait()
+}
