@@ -1,0 +1,8 @@
+// Package openapi holds the public contract as it is checked in: openapi.yaml
+// and openapi.json in OpenAPI 3.1, and openapi-3.0.json for generators that want
+// 3.0. The files are what a running router serves at /v1/openapi.yaml and so
+// on. They are generated from the handlers in router/api; do not edit them. The
+// test in this package fails when they are not current.
+package openapi
+
+//go:generate go test -run TestCheckedInDocumentsAreCurrent -update

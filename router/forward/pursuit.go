@@ -1,0 +1,163 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	control "github.com/fastpaca/fastpaca/controlplane/rpc"
+	"github.com/fastpaca/fastpaca/dataplane/rpc"
+	"github.com/fastpaca/fastpaca/router/table"
+)
+
+// lead calls the leader of the group until op succeeds, fails for good, or the
+// retry budget is spent. repeat allows another try after an unknown outcome.
+func (f *Forwarder) lead(ctx context.Context, g rpc.Group, repeat bool, op func(rpc.Node) error) error {
+	return f.pursue(ctx, pursuit{group: g, repeat: repeat}, op)
+}
+
+// read calls the leader, or any replica when a stale answer will do.
+func (f *Forwarder) read(ctx context.Context, g rpc.Group, c rpc.Consistency, op func(rpc.Node) error) error {
+	p := pursuit{group: g}
+	if c == rpc.Stale {
+		p.anyReplica = true
+		p.turn = rand.IntN(1 << 16)
+	}
+	return f.pursue(ctx, p, op)
+}
+
+func (f *Forwarder) pursue(ctx context.Context, p pursuit, op func(rpc.Node) error) error {
+	start := time.Now()
+	for {
+		route, _ := f.cfg.Table.Lookup(p.group)
+		target := p.choose(route)
+		err := f.try(target, op)
+		if err == nil {
+			return nil
+		}
+		if target == nil {
+			err = fmt.Errorf("group %d has no known replica: %w", p.group, rpc.ErrUnavailable)
+		}
+		pause, again := p.next(f, route, target, err)
+		if !again || !wait(ctx, pause, f.cfg.RetryBudget-time.Since(start)) {
+			return err
+		}
+	}
+}
+
+func (f *Forwarder) try(target *table.Node, op func(rpc.Node) error) error {
+	if target == nil {
+		return rpc.ErrUnavailable
+	}
+	node, err := f.nodes.get(target)
+	if err != nil {
+		return err
+	}
+	return op(node)
+}
+
+// pursuit is the course of one request through the nodes of its group. The zero
+// value of everything but group starts at the leader.
+type pursuit struct {
+	group      rpc.Group
+	repeat     bool // may propose again after an unknown outcome
+	anyReplica bool // need not reach the leader
+
+	believed control.NodeID // leader of the last route
+	turn     int            // which replica is asked: 0 for the leader, then the others in turn
+	hints    int            // followed since the last pause
+	failures int
+}
+
+// choose picks the node to call. The leader comes first; once it has failed the
+// other replicas are asked in turn, because one of them leads or knows who
+// does, even while the control plane is down.
+func (p *pursuit) choose(route table.Route) *table.Node {
+	if leader := route.LeaderID(); leader != p.believed {
+		p.believed = leader
+		if !p.anyReplica {
+			p.turn = 0
+		}
+	}
+	n := len(route.Replicas)
+	if n == 0 {
+		return route.Leader
+	}
+	if p.anyReplica || route.Leader == nil {
+		return route.Replicas[p.turn%n]
+	}
+	at := 0
+	for i, replica := range route.Replicas {
+		if replica == route.Leader {
+			at = i
+		}
+	}
+	return route.Replicas[(at+p.turn)%n]
+}
+
+// next decides what follows a failed try: whether there is another one, and
+// after what pause.
+func (p *pursuit) next(f *Forwarder, route table.Route, target *table.Node, err error) (pause time.Duration, again bool) {
+	p.failures++
+	var notLeader *rpc.NotLeaderError
+	switch {
+	case errors.Is(err, rpc.ErrOutcomeUnknown):
+		if !p.repeat {
+			return 0, false
+		}
+	case errors.As(err, &notLeader) && notLeader.Leader != "" && !p.anyReplica:
+		if f.cfg.Table.Correct(p.group, route.LeaderID(), control.NodeID(notLeader.Leader)) && p.hints < maxHints {
+			p.hints++
+			return 0, true
+		}
+	case errors.Is(err, rpc.ErrUnavailable), errors.Is(err, rpc.ErrClosed):
+		if target != nil {
+			f.cfg.Table.Forget(p.group, target.ID)
+		}
+		p.turn++
+		if p.anyReplica && p.failures < len(route.Replicas) {
+			return 0, true
+		}
+	case errors.Is(err, rpc.ErrCorrupt) && p.anyReplica && p.failures < len(route.Replicas):
+		// Another replica may hold an intact copy.
+		p.turn++
+		return 0, true
+	default:
+		return 0, false
+	}
+	p.hints = 0
+	return f.backoff(p.failures), true
+}
+
+// backoff is the pause after the nth failure: half to all of a doubling bound.
+func (f *Forwarder) backoff(n int) time.Duration {
+	bound := f.cfg.BackoffMax
+	if shift := n - 1; shift < 16 {
+		bound = min(bound, f.cfg.BackoffMin<<shift)
+	}
+	return bound/2 + rand.N(bound/2+1)
+}
+
+// wait pauses and reports whether another try fits into what is left of the
+// budget and of ctx.
+func wait(ctx context.Context, pause, left time.Duration) bool {
+	if pause >= left || ctx.Err() != nil {
+		return false
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
+		return false
+	}
+	if pause == 0 {
+		return true
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
