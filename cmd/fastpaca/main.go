@@ -89,6 +89,9 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		OnUsageError:    onUsage,
 		Commands: []*cli.Command{
 			serveCommand(),
+			controlCommand(),
+			dataCommand(),
+			routerCommand(),
 			openapiCommand(),
 			versionCommand(),
 		},

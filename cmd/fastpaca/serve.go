@@ -5,58 +5,61 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
-	"path/filepath"
-	"time"
+	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/fastpaca/fastpaca/controlplane/member"
+	"github.com/fastpaca/fastpaca/controlplane/mesh"
+	controlrpc "github.com/fastpaca/fastpaca/controlplane/rpc"
+	"github.com/fastpaca/fastpaca/dataplane/node"
+	"github.com/fastpaca/fastpaca/dataplane/rpc"
+	"github.com/fastpaca/fastpaca/router/api"
 )
 
 // serveConfig is everything `fastpaca serve` can be told.
 type serveConfig struct {
-	Listen          string
-	DataDir         string
-	NodeID          string
-	ShutdownTimeout time.Duration
-	Log             logConfig
+	Listen         string
+	DataDir        string
+	ID             string
+	InternalListen string
+	Advertise      string
+	Zone           string
+	Credentials    credentialConfig
+	Role           roleConfig
 }
 
 func (c *serveConfig) flags() []cli.Flag {
-	return append([]cli.Flag{
+	flags := []cli.Flag{
 		&cli.StringFlag{Name: "listen", EnvVars: []string{"FASTPACA_LISTEN"}, Value: "127.0.0.1:4000",
 			Usage: "serve the public API on `HOST:PORT`", Destination: &c.Listen},
 		&cli.StringFlag{Name: "data-dir", EnvVars: []string{"FASTPACA_DATA_DIR"}, Value: "./fastpaca-data",
 			Usage: "keep everything under `DIR`, made when missing", Destination: &c.DataDir},
 		&cli.StringFlag{Name: "id", EnvVars: []string{"FASTPACA_ID"}, Value: "n1",
-			Usage: "`NAME` of this node, fixed for the life of the data directory", Destination: &c.NodeID},
-		&cli.DurationFlag{Name: "shutdown-timeout", EnvVars: []string{"FASTPACA_SHUTDOWN_TIMEOUT"}, Value: 10 * time.Second,
-			Usage: "how long requests being served may take to finish at shutdown, as a `DURATION`", Destination: &c.ShutdownTimeout},
-	}, c.Log.flags()...)
+			Usage: "`NAME` of this node, fixed for the life of the data directory", Destination: &c.ID},
+		&cli.StringFlag{Name: "internal-listen", EnvVars: []string{"FASTPACA_INTERNAL_LISTEN"},
+			Usage: "let data nodes and routers join at `HOST:PORT`; default: nobody can", Destination: &c.InternalListen},
+		&cli.StringFlag{Name: "advertise", EnvVars: []string{"FASTPACA_ADVERTISE"},
+			Usage: "`HOST:PORT` at which they reach this process; default: the internal address", Destination: &c.Advertise},
+		&cli.StringFlag{Name: "zone", EnvVars: []string{"FASTPACA_ZONE"},
+			Usage: "failure domain that this node stands in, a `NAME`", Destination: &c.Zone},
+	}
+	return append(append(flags, c.Credentials.flags()...), c.Role.flags()...)
 }
 
 // validate reports every problem at once.
 func (c *serveConfig) validate() error {
-	var errs []error
-	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-		errs = append(errs, fmt.Errorf("--listen %q: want HOST:PORT", c.Listen))
+	errs := []error{validAddress("listen", c.Listen), required("data-dir", c.DataDir), required("id", c.ID), c.Role.validate()}
+	if c.InternalListen != "" {
+		errs = append(errs, validAddress("internal-listen", c.InternalListen))
 	}
-	if c.DataDir == "" {
-		errs = append(errs, errors.New("--data-dir is empty"))
-	}
-	if c.NodeID == "" {
-		errs = append(errs, errors.New("--id is empty"))
-	}
-	if c.ShutdownTimeout <= 0 {
-		errs = append(errs, fmt.Errorf("--shutdown-timeout %s: want more than 0", c.ShutdownTimeout))
-	}
-	if _, err := c.Log.logger(io.Discard); err != nil {
-		errs = append(errs, err)
+	if c.Advertise != "" {
+		errs = append(errs, validAddress("advertise", c.Advertise))
 	}
 	return errors.Join(errs...)
 }
-
-func (c *serveConfig) controlDir() string { return filepath.Join(c.DataDir, "control") }
-func (c *serveConfig) nodeDir() string    { return filepath.Join(c.DataDir, "data") }
 
 func serveCommand() *cli.Command {
 	var conf serveConfig
@@ -68,35 +71,117 @@ func serveCommand() *cli.Command {
 			"Example:\n   fastpaca serve --listen 127.0.0.1:4000 --data-dir ./fastpaca-data",
 		Flags: conf.flags(),
 		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
-				return err
-			}
-			if err := conf.validate(); err != nil {
+			if err := errors.Join(noArguments(c), conf.validate()); err != nil {
 				return usageError{err}
 			}
-			return serve(c.Context, conf, c.App.Writer, c.App.ErrWriter)
+			return runRole(c.Context, conf.Role, c, conf.start)
 		},
 	}
 }
 
-// banner tells a person at a terminal what runs where and what to do next.
-func banner(w io.Writer, conf serveConfig, listen net.Addr) {
-	dir, err := filepath.Abs(conf.DataDir)
-	if err != nil {
-		dir = conf.DataDir
-	}
-	base := "http://" + dialable(listen)
-	fmt.Fprintf(w, `fastpaca %s
-  API        %s/v1
-  Docs       %s/docs
-  Health     %s/health/ready
-  Data       %s
+// noAddress is what a node without an internal listener registers with.
+const noAddress = "localhost:0"
 
+// start starts every plane. Each reaches the next through the interface that is
+// a network hop in a cluster.
+func (c *serveConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-chan error, error) {
+	in, err := openInternal(c.Credentials.mesh(mesh.RoleServer, c.ID, log), c.InternalListen)
+	if err != nil {
+		return nil, err
+	}
+	p.addCloser("internal listener", in)
+	advertise := c.Advertise
+	switch {
+	case advertise != "":
+	case in.listener != nil:
+		advertise = in.listener.Addr().String()
+	default:
+		advertise = noAddress
+	}
+	control, err := member.Open(member.Config{ID: c.ID, DataDir: controlDir(c.DataDir), Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	p.addCloser("control plane", control)
+	data, err := c.startNode(in, control, advertise, log, p)
+	if err != nil {
+		return nil, err
+	}
+	if in.listener != nil {
+		in.serveGRPC(control, data, p)
+	}
+	checks := append([]api.Check{{Name: "control", Ready: func(context.Context) error { return control.Ready() }}}, nodeChecks(data)...)
+	front, err := startFront(c.Listen, control, c.connect(in, data), checks, log, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := serveOps(c.Role.Ops, front.checks, front.registry, log, p); err != nil {
+		return nil, err
+	}
+	c.banner(stdout, front.address, in)
+	return either(storageFailure(data), front.failed), nil
+}
+
+func (c *serveConfig) startNode(in *internal, control controlrpc.ControlPlane, advertise string, log *slog.Logger, p *parts) (*node.Node, error) {
+	conf := node.DefaultConfig()
+	conf.ID, conf.Dir, conf.Zone, conf.Version, conf.Logger = c.ID, nodeDir(c.DataDir), c.Zone, version(), log
+	conf.Advertise, conf.Control = advertise, control
+	if in.listener != nil {
+		return startNode(in, control, conf, p)
+	}
+	data, err := node.Open(conf)
+	if err != nil {
+		return nil, err
+	}
+	p.addCloser("data node", data)
+	return data, nil
+}
+
+// connect returns this process's own node directly, and others over the
+// network.
+func (c *serveConfig) connect(in *internal, own *node.Node) func(controlrpc.NodeID, string) (rpc.Node, error) {
+	return func(id controlrpc.NodeID, address string) (rpc.Node, error) {
+		if string(id) == c.ID {
+			return inProcess{own}, nil
+		}
+		return in.connect(id, address)
+	}
+}
+
+// inProcess hides Close: the forwarder closes connections, not nodes.
+type inProcess struct{ rpc.Node }
+
+// either reports the first of two failures.
+func either(a, b <-chan error) <-chan error {
+	failed := make(chan error, 1)
+	go func() {
+		select {
+		case err, ok := <-a:
+			if !ok {
+				return
+			}
+			failed <- err
+		case err := <-b:
+			failed <- err
+		}
+	}()
+	return failed
+}
+
+// banner tells a person at a terminal what runs where and what to do next.
+func (c *serveConfig) banner(w io.Writer, listen net.Addr, in *internal) {
+	base := "http://" + dialable(listen)
+	fmt.Fprintf(w, "fastpaca %s\n  API        %s/v1\n  Docs       %s/docs\n  Health     %s/health/ready\n  Data       %s\n",
+		version(), base, base, base, absolute(c.DataDir))
+	if in.listener != nil {
+		fmt.Fprintf(w, "  Internal   %s\n", in.listener.Addr())
+	}
+	fmt.Fprintf(w, `
 Try:
   curl -X PUT %s/v1/conversations/hello -H 'Content-Type: application/json' -d '{"metadata":{"from":"curl"}}'
 
 Ctrl-C stops.
-`, version(), base, base, base, dir, base)
+`, base)
 }
 
 // dialable turns a wildcard listen address into one that can be called.
@@ -108,35 +193,33 @@ func dialable(addr net.Addr) string {
 	return net.JoinHostPort("localhost", fmt.Sprint(tcp.Port))
 }
 
-// serve runs until ctx ends or storage fails.
-func serve(ctx context.Context, conf serveConfig, stdout, stderr io.Writer) error {
-	tuneRuntime()
-	log, err := conf.Log.logger(stderr)
-	if err != nil {
-		return err
-	}
-	listener, err := net.Listen("tcp", conf.Listen)
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w (is another server running there? --listen chooses another address)", conf.Listen, err)
-	}
-	s, err := startStack(conf, log)
-	if err != nil {
-		_ = listener.Close()
-		return err
-	}
-	served := make(chan error, 1)
-	go func() { served <- s.server.Serve(listener) }()
-	banner(stdout, conf, listener.Addr())
+// maxNamed bounds the groups that a readiness answer lists.
+const maxNamed = 8
 
-	var failure error
-	select {
-	case <-ctx.Done():
-		log.Info("shutting down")
-	case <-s.node.Failed():
-		failure = fmt.Errorf("storage failed, restart the process once the disk is well: %w", s.node.Err())
-	case failure = <-served:
+// groupsReady says which groups cannot be written.
+func groupsReady(st node.Status) error {
+	switch {
+	case st.Open == 0:
+		return errors.New("no group is placed here yet")
+	case len(st.Failed) > 0:
+		return fmt.Errorf("%d groups have stopped because of their storage: %s", len(st.Failed), named(st.Failed))
+	case len(st.Leaderless) > 0:
+		return fmt.Errorf("%d groups have no leader: %s", len(st.Leaderless), named(st.Leaderless))
 	}
-	stopCtx, cancel := context.WithTimeout(context.Background(), conf.ShutdownTimeout)
-	defer cancel()
-	return errors.Join(failure, s.stop(stopCtx))
+	return nil
+}
+
+func named(groups []rpc.Group) string {
+	var b strings.Builder
+	for i, g := range groups {
+		if i == maxNamed {
+			b.WriteString(", …")
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprint(&b, g)
+	}
+	return b.String()
 }

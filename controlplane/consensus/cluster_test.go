@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -46,7 +47,7 @@ func (c *cluster) config(id string) Config {
 	c.machines[id] = &journal{}
 	return Config{
 		ID: id, Dir: c.dirs[id], Peers: c.peers, Stream: c.streams[id], Machine: c.machines[id],
-		Logger: quiet(), HeartbeatTimeout: 400 * time.Millisecond, SnapshotThreshold: 64,
+		Logger: quiet(), HeartbeatTimeout: 800 * time.Millisecond, SnapshotThreshold: 64,
 	}
 }
 
@@ -131,17 +132,17 @@ func TestClusterSurvivesItsLeader(t *testing.T) {
 	}
 	c.converge("first 9")
 
-	old := c.leader().cfg.ID
-	follower := c.members[otherThan(old)]
-	_, err := follower.Propose(testContext(t), []byte("refused"))
-	var notLeader *NotLeaderError
-	require.ErrorAs(t, err, &notLeader)
-	require.ErrorIs(t, err, ErrNotLeader)
-	require.Equal(t, old, notLeader.ID)
-	require.Equal(t, c.peers[old], notLeader.Address)
-	l, _ := follower.Leadership()
-	require.Equal(t, old, l.LeaderID)
-	require.Equal(t, c.peers[old], l.LeaderAddress)
+	var old string
+	require.Eventually(t, func() bool {
+		old = c.leader().cfg.ID
+		follower := c.members[otherThan(old)]
+		_, err := follower.Propose(testContext(t), []byte("refused"))
+		var notLeader *NotLeaderError
+		l, _ := follower.Leadership()
+		return errors.As(err, &notLeader) && errors.Is(err, ErrNotLeader) &&
+			notLeader.ID == old && notLeader.Address == c.peers[old] &&
+			l.LeaderID == old && l.LeaderAddress == c.peers[old]
+	}, patience, 10*time.Millisecond)
 
 	c.crash(old)
 	require.NotEqual(t, old, c.leader().cfg.ID)

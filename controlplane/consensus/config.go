@@ -5,12 +5,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 const (
 	// MaxCommandBytes bounds one command.
 	MaxCommandBytes = 1 << 20
+	// maxIDBytes bounds a member's id.
+	maxIDBytes = 64
 	// maxPending bounds the proposals that wait at once.
 	maxPending = 128
 	// enqueueTimeout bounds how long a proposal waits until raft takes it.
@@ -83,6 +87,8 @@ func (c *Config) Validate() error {
 	}
 	if c.ID == "" {
 		complain("id is empty")
+	} else if !validID(c.ID) {
+		complain("id %q is not 1 to %d bytes without spaces, '/', ',' and '='", c.ID, maxIDBytes)
 	}
 	if c.Dir == "" {
 		complain("data directory is empty")
@@ -99,6 +105,20 @@ func (c *Config) Validate() error {
 	if n := len(c.Peers); n > 1 && n != 3 && n != 5 {
 		complain("peers are %d members, want 1, 3 or 5", n)
 	}
+	addresses := make(map[string]string)
+	for _, id := range sortedKeys(c.Peers) {
+		address := c.Peers[id]
+		if !validID(id) {
+			complain("peer id %q is not 1 to %d bytes without spaces, '/', ',' and '='", id, maxIDBytes)
+		}
+		if other, used := addresses[address]; used {
+			complain("peers %s and %s have the same address %q", other, id, address)
+		}
+		addresses[address] = id
+		if address == "" && len(c.Peers) > 1 {
+			complain("peer %s has no address", id)
+		}
+	}
 	if (len(c.Peers) > 1) != (c.Stream != nil) {
 		complain("a stream is needed with several peers and only then")
 	}
@@ -106,6 +126,14 @@ func (c *Config) Validate() error {
 		complain("heartbeat timeout is negative")
 	}
 	return errors.Join(problems...)
+}
+
+// validID accepts ids that can stand in a list of peers and in a log line.
+func validID(id string) bool {
+	if id == "" || len(id) > maxIDBytes || !utf8.ValidString(id) {
+		return false
+	}
+	return !strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune("/,=", r) })
 }
 
 // withDefaults returns a copy with the optional fields filled in.

@@ -94,6 +94,8 @@ func TestConfigValidateJoinsAllProblems(t *testing.T) {
 		"empty":       {func(c *Config) { *c = Config{} }, []string{"id is empty", "data directory is empty", "state machine is missing", "logger is missing"}},
 		"not a peer":  {func(c *Config) { c.Peers = map[string]string{"c2": "x"} }, []string{"do not name this member"}},
 		"two members": {func(c *Config) { c.Peers = map[string]string{"c1": "x", "c2": "y"} }, []string{"want 1, 3 or 5", "stream is needed"}},
+		"odd ids":     {func(c *Config) { c.ID = "a b"; c.Peers = map[string]string{"a b": ""} }, []string{`id "a b"`, `peer id "a b"`}},
+		"addresses":   {func(c *Config) { c.Peers = map[string]string{"c1": "x", "c2": "x", "c3": ""} }, []string{"peers c1 and c2 have", "c3 has no address"}},
 		"negative":    {func(c *Config) { c.HeartbeatTimeout = -1 }, []string{"negative"}},
 	} {
 		t.Run(name, func(t *testing.T) {

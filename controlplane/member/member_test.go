@@ -451,3 +451,23 @@ func BenchmarkStart(b *testing.B) {
 		require.NoError(b, s.Close())
 	}
 }
+
+func TestClusterIDIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	cfg := singleConfig(t.TempDir())
+	cfg.ClusterID = "mine"
+	s := mustOpen(t, cfg)
+	id, err := s.ClusterID(testContext(t))
+	require.NoError(t, err)
+	require.Equal(t, "mine", id)
+	require.Empty(t, s.LeaderHint(), "a member that is alone has no address to give")
+
+	fresh := &Server{catalog: catalog.New(), ctx: context.Background()}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err = fresh.ClusterID(ended)
+	require.ErrorIs(t, err, context.Canceled)
+	fresh.ctx = ended
+	_, err = fresh.ClusterID(context.Background())
+	require.ErrorIs(t, err, rpc.ErrClosed)
+}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/fastpaca/fastpaca/controlplane/rpc"
 	"github.com/fastpaca/fastpaca/dataplane/group"
+	"github.com/fastpaca/fastpaca/dataplane/transport"
 )
 
 // Config is everything a data node is started with.
@@ -25,6 +26,12 @@ type Config struct {
 	Version string
 	// QueueBytes bounds the writes waiting in all groups together.
 	QueueBytes int64
+	// Dial reaches the Raft transport of other nodes; without it the node stays
+	// alone. What other nodes dial is handed to Node.ServeRaft.
+	Dial transport.DialFunc
+	// Joined, when not nil, is told the cluster's id as soon as the node knows
+	// it, and again after every restart. An error ends the session's attempt.
+	Joined func(clusterID string) error
 	// Timing of elections and idle traffic.
 	Timing group.Timing
 	// Control is the control plane the node holds a session with.

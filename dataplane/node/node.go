@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 
@@ -47,11 +48,13 @@ type Node struct {
 	// floor is the newest assignment ever followed. Owned by runSession.
 	floor uint64
 
-	changed chan struct{} // capacity 1: a leadership change asks for an early report
-	cancel  context.CancelFunc
-	work    sync.WaitGroup // runSession and runReconcile
-	once    sync.Once
-	err     error
+	draining atomic.Bool
+	done     chan struct{} // closed by Close
+	changed  chan struct{} // capacity 1: a leadership change asks for an early report
+	cancel   context.CancelFunc
+	work     sync.WaitGroup // runSession and runReconcile
+	once     sync.Once
+	err      error
 }
 
 // Open opens the node's storage, starts the groups of the last assignment it
@@ -66,7 +69,10 @@ func Open(conf Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data node: %w", err)
 	}
-	mux, err := transport.New(transport.Config{NodeID: conf.ID, Logger: log})
+	mux, err := transport.New(transport.Config{
+		NodeID: conf.ID, Dial: conf.Dial, Logger: log,
+		Timeouts: transport.Timeouts{Heartbeat: conf.Timing.Heartbeat, Vote: conf.Timing.Election},
+	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("data node: %w", err), engine.Close())
 	}
@@ -76,9 +82,13 @@ func Open(conf Config) (*Node, error) {
 		cache:   state.NewCache(stateCacheBytes),
 		budget:  group.NewBudget(conf.QueueBytes),
 		changed: make(chan struct{}, 1),
+		done:    make(chan struct{}),
 		cancel:  cancel,
 	}
 	last, err := n.loadAssignment()
+	if own := engine.Identity().ClusterID; err == nil && own != "" {
+		err = n.joined(own)
+	}
 	if err == nil && last != nil {
 		n.floor = last.Version
 		err = n.converge(last)
@@ -95,6 +105,19 @@ func Open(conf Config) (*Node, error) {
 // stateCacheBytes bounds the hot conversation records of all groups.
 const stateCacheBytes = 32 << 20
 
+func (n *Node) joined(clusterID string) error {
+	if n.conf.Joined == nil {
+		return nil
+	}
+	return n.conf.Joined(clusterID)
+}
+
+// ServeRaft takes over a connection of another node's Raft transport. Who the
+// peer is was established by the caller. It returns when the connection ends.
+func (n *Node) ServeRaft(conn net.Conn, lane transport.Lane, peer string) {
+	n.mux.Serve(conn, lane, peer)
+}
+
 // Failed is closed when the storage has failed for good; Err then says why.
 // The process must restart: a failed fsync leaves unknown what is on disk.
 func (n *Node) Failed() <-chan struct{} { return n.engine.Failed() }
@@ -105,6 +128,7 @@ func (n *Node) Err() error { return n.engine.Err() }
 // Close ends the session, lets queued writes finish, and stops everything.
 func (n *Node) Close() error {
 	n.once.Do(func() {
+		close(n.done)
 		n.cancel()
 		n.work.Wait()
 		n.err = errors.Join(n.closeGroups(), n.mux.Close(), n.engine.Close())

@@ -38,7 +38,7 @@ func (n *Node) runReconcile(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if a := n.assigned.Load(); a != nil {
+		if a := n.assigned.Load(); a != nil && !n.draining.Load() {
 			n.reconcileMembership(ctx, a)
 			n.reconcileLeadership(a)
 		}

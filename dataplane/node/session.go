@@ -95,6 +95,9 @@ func (n *Node) accept(a *controlrpc.Assignment) error {
 	if err := n.engine.SetClusterID(a.ClusterID); err != nil {
 		return err
 	}
+	if err := n.joined(a.ClusterID); err != nil {
+		return err
+	}
 	if a.Version < n.floor {
 		return fmt.Errorf("assignment %d is older than %d, which this node has followed: %w", a.Version, n.floor, errSetBack)
 	}

@@ -8,8 +8,9 @@ import (
 // DefaultCacheBytes bounds the cache of a machine that was given none.
 const DefaultCacheBytes = 4 << 20
 
-// cacheShards spreads the lock; groups share shards.
-const cacheShards = 16
+// cacheShards spreads the lock. Groups share shards, and a shard has its part of
+// the bytes, so that few are better than many when some groups are hotter.
+const cacheShards = 4
 
 // Cache holds the hot conversation records of all machines of a node, bounded
 // by bytes, least recently used out first. Nothing depends on what it holds.

@@ -59,7 +59,7 @@ func (s *idSet) has(h uint32) bool {
 }
 
 func (s *idSet) add(h uint32) {
-	if 2*(s.used+1) > len(s.slots) {
+	if 4*(s.used+1) > 3*len(s.slots) {
 		old := s.slots
 		s.slots, s.used = make([]uint32, max(8, 2*len(old))), 0
 		for _, o := range old {

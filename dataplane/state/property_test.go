@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -176,6 +177,14 @@ func requireOutcomes(t fataler, want, got []Outcome) {
 		} else {
 			require.ErrorIs(t, got[i].Err, want[i].Err)
 		}
+		w, isAppend := want[i].Reply.(*rpc.AppendReply)
+		g, _ := got[i].Reply.(*rpc.AppendReply)
+		if isAppend && g != nil && slices.Equal(w.Messages, g.Messages) { // long, and slow to compare otherwise
+			wc, gc := *w, *g
+			wc.Messages, gc.Messages = nil, nil
+			require.Equal(t, wc, gc)
+			continue
+		}
 		require.Equal(t, want[i].Reply, got[i].Reply)
 	}
 }
@@ -236,8 +245,11 @@ func TestMachineEqualsModel(t *testing.T) {
 // The same beyond what is remembered of ids and keys.
 func TestMachineEqualsModelWhenForgetting(t *testing.T) {
 	t.Parallel()
-	forgotten := uint64(0)
-	for seed := range uint64(6) {
+	forgotten, seeds := uint64(0), uint64(4)
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := range seeds {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		h := bulkHistory(rng)
 		forgotten = max(forgotten, h.model.convs["a"].floor)

@@ -252,3 +252,28 @@ func TestReadsReportCorruption(t *testing.T) {
 		})
 	}
 }
+
+// A trim between reading the record and the messages is not taken for a hole:
+// the page is what it would have been after the trim.
+func TestReadBesideTrim(t *testing.T) {
+	t.Parallel()
+	h := setup(t, Options{})
+	h.put("c", string(longMetadata))
+	h.fill("c", 10)
+	trims := 0
+	plan := func(rec *record) (low, high uint64, err error) {
+		if trims++; trims == 1 {
+			require.NoError(t, h.ack("c", 1, 5, 0))
+			h.append("c", text("", "newer"))
+		}
+		return rec.first, rec.last, nil
+	}
+	for _, newest := range []bool{false, true} {
+		page, err := h.m.page("c", rpc.MaxPageBytes, newest, plan)
+		require.NoError(t, err)
+		require.Equal(t, []uint64{6, 7, 8, 9, 10, 11}, seqs(page))
+		require.EqualValues(t, 6, page.Earliest)
+		require.EqualValues(t, 11, page.LastSeq)
+	}
+	require.Equal(t, 3, trims)
+}

@@ -66,12 +66,15 @@ func (e *Engine) pebbleOptions() *pebble.Options {
 		level.Compression = func() *block.CompressionProfile { return profile }
 	}
 	o.Experimental.SpanPolicyFunc = spanPolicy
+	if tweak != nil { tweak(o) }
 	return o
 }
 
 // spanPolicy cuts tables at the borders between the Raft log and the rest, so
 // that dropping a truncated log never rewrites a message, and spares the log,
 // which is short-lived, the slower compression.
+var tweak func(*pebble.Options)
+
 func spanPolicy(start []byte) (pebble.SpanPolicy, []byte, error) {
 	space := byte(0)
 	if len(start) > 0 {

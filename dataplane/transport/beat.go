@@ -14,8 +14,9 @@ import (
 type beat struct {
 	every time.Duration
 
-	mu   sync.Mutex    // guards next
-	next chan struct{} // closed at the next beat; nil while nobody waits
+	mu    sync.Mutex    // guards the fields below
+	next  chan struct{} // closed at the next beat; nil while nobody waits
+	timer *time.Timer   // of the next beat, or the last
 }
 
 // wait returns the channel that is closed at the next beat.
@@ -24,7 +25,7 @@ func (b *beat) wait() <-chan struct{} {
 	defer b.mu.Unlock()
 	if b.next == nil {
 		b.next = make(chan struct{})
-		time.AfterFunc(b.every, b.strike)
+		b.timer = time.AfterFunc(b.every, b.strike)
 	}
 	return b.next
 }
@@ -34,6 +35,15 @@ func (b *beat) strike() {
 	defer b.mu.Unlock()
 	close(b.next)
 	b.next = nil
+}
+
+// stop ends the timer. Those who wait must have another reason to go on.
+func (b *beat) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.timer != nil {
+		b.timer.Stop()
+	}
 }
 
 // hurry lets the heartbeats of one view skip the beat.

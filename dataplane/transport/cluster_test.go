@@ -97,11 +97,14 @@ type replica struct {
 
 // cluster runs hashicorp/raft itself over the transport.
 type cluster struct {
-	t      *testing.T
+	t      testing.TB
 	net    *network
 	ids    []string
 	groups int
 	edit   func(*Config)
+	// heartbeat is raft's HeartbeatTimeout and ElectionTimeout, commit its
+	// CommitTimeout.
+	heartbeat, commit time.Duration
 	// slowRestore, when set, holds up the restoring of snapshots by replicas
 	// started from then on.
 	slowRestore chan struct{}
@@ -116,9 +119,12 @@ const (
 	clusterGroups    = 16
 )
 
-func newCluster(t *testing.T, edit func(*Config)) *cluster {
-	c := &cluster{t: t, net: newNetwork(t), ids: []string{"a", "b", "c"}, groups: clusterGroups, edit: edit,
+func newCluster(t testing.TB, groups int, edit func(*Config)) *cluster {
+	c := &cluster{t: t, net: newNetwork(t), ids: []string{"a", "b", "c"}, groups: groups, edit: edit, heartbeat: clusterHeartbeat, commit: 50 * time.Millisecond,
 		nodes: map[string]*node{}, replicas: map[string][]*replica{}}
+	if groups > clusterGroups {
+		c.heartbeat, c.commit = time.Second, time.Second
+	}
 	for _, id := range c.ids {
 		c.startNode(id)
 	}
@@ -140,7 +146,7 @@ func newCluster(t *testing.T, edit func(*Config)) *cluster {
 
 func (c *cluster) startNode(id string) {
 	nd := c.net.start(id, func(conf *Config) {
-		conf.Timeouts.Heartbeat, conf.Timeouts.Vote = clusterHeartbeat, clusterHeartbeat; conf.Timeouts.Beat = 50 * time.Millisecond
+		conf.Timeouts.Heartbeat, conf.Timeouts.Vote = c.heartbeat, c.heartbeat
 		if c.edit != nil {
 			c.edit(conf)
 		}
@@ -164,11 +170,11 @@ func (c *cluster) startReplica(id string, g int) *replica {
 	}
 	conf := raft.DefaultConfig()
 	conf.LocalID = raft.ServerID(id)
-	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = clusterHeartbeat, clusterHeartbeat, clusterHeartbeat
+	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = c.heartbeat, c.heartbeat, c.heartbeat
 	conf.Logger = hclog.NewNullLogger()
 	conf.SnapshotInterval = time.Hour
-	if c.groups == 256 { conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = time.Second,time.Second,time.Second; conf.CommitTimeout=time.Second }
 	conf.TrailingLogs = 1
+	conf.CommitTimeout = c.commit
 	next := &replica{fsm: &ledger{gate: c.slowRestore}, logs: r.logs, snaps: r.snaps, view: nd.Group(uint16(g))}
 	if fresh {
 		var servers []raft.Server

@@ -72,9 +72,9 @@ type Timeouts struct {
 	Backoff    time.Duration
 	BackoffMax time.Duration
 	// Beat is how long a heartbeat may be held back, so that those of all groups
-	// travel together. It saves an idle cluster most of its writes, and must be
-	// short beside Heartbeat. View.Expedite skips it. Defaults to 0: heartbeats
-	// are not held back.
+	// travel together; at most a quarter of Heartbeat. It saves an idle cluster
+	// most of its writes, and delays Raft.VerifyLeader unless View.Expedite is
+	// called first. Defaults to 0: heartbeats are not held back.
 	Beat time.Duration
 	// Dial bounds one attempt to connect, the greeting included. Defaults to 2 s.
 	Dial time.Duration
@@ -171,6 +171,7 @@ func (c *Config) validate() error {
 		t.Snapshot, t.SnapshotStall, t.SnapshotWait, t.Vote, t.Write} {
 		check(d >= minTick, "a timeout is shorter than %v", minTick)
 	}
+	check(t.Beat >= 0 && t.Beat <= t.Heartbeat/4, "Timeouts.Beat must be at most a quarter of Timeouts.Heartbeat")
 	return errors.Join(errs...)
 }
 

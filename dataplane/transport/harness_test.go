@@ -205,18 +205,21 @@ func (nd *node) stop() {
 	})
 }
 
-// echo answers every append of a view as a follower would, until the view
+// serve answers every append of a view as a follower would, until the view
 // closes.
-func echo(v *View) {
+func serve(v *View) { echo(v.LocalAddr(), v.Consumer(), v.ctx.Done()) }
+
+func echo(as raft.ServerAddress, requests <-chan raft.RPC, done <-chan struct{}) {
+	id := []byte(as)
 	for {
 		select {
-		case rpc := <-v.Consumer():
+		case rpc := <-requests:
 			req := rpc.Command.(*raft.AppendEntriesRequest)
 			rpc.Respond(&raft.AppendEntriesResponse{
-				RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: v.mux.self, Addr: v.mux.self},
+				RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: id, Addr: id},
 				Term:      req.Term, LastLog: req.PrevLogEntry + uint64(len(req.Entries)), Success: true,
 			}, nil)
-		case <-v.ctx.Done():
+		case <-done:
 			return
 		}
 	}

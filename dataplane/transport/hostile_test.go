@@ -111,7 +111,7 @@ func TestOffendersLoseTheirConnection(t *testing.T) {
 			a, b := n.start("a", func(c *Config) { c.Logger = logs.logger() }), n.start("b", nil)
 			view := a.Group(1)
 			var work sync.WaitGroup
-			work.Go(func() { echo(view) })
+			work.Go(func() { serve(view) })
 			nc := stranger(t, a, "x", tc.lane)
 			_, err := nc.Write(append(helloFrame(helloVersion, tc.lane, "x", "a"), tc.bytes...))
 			require.NoError(t, err)

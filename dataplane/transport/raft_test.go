@@ -16,7 +16,7 @@ import (
 func TestRaftElectsAndCommits(t *testing.T) {
 	t.Parallel()
 	var preVotes atomic.Int32
-	c := newCluster(t, func(conf *Config) {
+	c := newCluster(t, clusterGroups, func(conf *Config) {
 		conf.Observer.RoundTrip = func(_ string, lane Lane, operation string, _ time.Duration, err error) {
 			if operation == "pre-vote" && lane == LaneElection && err == nil {
 				preVotes.Add(1)
@@ -39,7 +39,7 @@ func TestRaftElectsAndCommits(t *testing.T) {
 // when it returns at another address, without a configuration change.
 func TestRaftSurvivesTheLossOfALeader(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, nil)
+	c := newCluster(t, clusterGroups, nil)
 	c.elect("a")
 	stop := c.load()
 	before, without := make([]string, c.groups), make([]string, c.groups)
@@ -63,7 +63,7 @@ func TestRaftSurvivesTheLossOfALeader(t *testing.T) {
 // a replica that is in the middle of something else.
 func TestRaftOldLeaderReturnsUnderLoad(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, nil)
+	c := newCluster(t, clusterGroups, nil)
 	c.elect("a")
 	stop := c.load()
 	for round := range 3 {
@@ -95,7 +95,7 @@ func TestRaftOldLeaderReturnsUnderLoad(t *testing.T) {
 // the other groups' do not, and nobody loses leadership.
 func TestRaftOneBlockedReplica(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, nil)
+	c := newCluster(t, clusterGroups, nil)
 	c.elect("a")
 	terms := make([]uint64, c.groups)
 	for g := range c.groups {
@@ -128,7 +128,7 @@ func TestRaftOneBlockedReplica(t *testing.T) {
 // A replica's instance is restarted in place under load.
 func TestRaftRestartInPlace(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, nil)
+	c := newCluster(t, clusterGroups, nil)
 	c.elect("a")
 	stop := c.load()
 	for g := range c.groups {
@@ -144,7 +144,7 @@ func TestRaftRestartInPlace(t *testing.T) {
 
 func TestRaftTransfersLeadership(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, nil)
+	c := newCluster(t, clusterGroups, nil)
 	c.elect("a")
 	for g := range c.groups {
 		c.apply(g, "before", "a")
@@ -159,7 +159,7 @@ func TestRaftTransfersLeadership(t *testing.T) {
 func TestRaftInstallsSnapshots(t *testing.T) {
 	t.Parallel()
 	var most atomic.Int64
-	c := newCluster(t, func(conf *Config) {
+	c := newCluster(t, clusterGroups, func(conf *Config) {
 		conf.Limits.InboundSnapshots, conf.Limits.OutboundSnapshots = 2, 2
 	})
 	c.elect("a")
@@ -192,7 +192,7 @@ func TestRaftInstallsSnapshots(t *testing.T) {
 // heartbeats of all others flow between the same nodes.
 func TestRaftSlowSnapshotDisturbsNobody(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, nil)
+	c := newCluster(t, clusterGroups, nil)
 	c.elect("a")
 	c.kill("c")
 	for n := range 4 {

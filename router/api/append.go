@@ -29,7 +29,8 @@ func (a *API) appendMessages(ctx context.Context, x *exchange, r *http.Request) 
 	}
 	req := rpc.AppendRequest{Key: x.key, Messages: b.messages}
 	if b.guarded {
-		req.IfVersion = &b.ifVersion
+		version := b.ifVersion // not a pointer into what is pooled
+		req.IfVersion = &version
 	}
 	if idempotencyKey != "" {
 		req.IdempotencyKey = idempotencyKey

@@ -108,8 +108,6 @@ func BenchmarkGetHandler(b *testing.B) {
 
 // BenchmarkRequestOnly is what the benchmarks above spend on making requests.
 func BenchmarkRequestOnly(b *testing.B) {
-	a := &API{mux: nil}
-	_ = a
 	ctx := b.Context()
 	body := body400("")
 	b.ReportAllocs()

@@ -1,6 +1,9 @@
 package api
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"testing"
@@ -290,6 +293,15 @@ func TestC17Batch(t *testing.T) {
 	c := into[gotConversation](h.do("GET", path, "").is(200))
 	require.Equal(t, uint64(1), c.Version)
 	require.Equal(t, uint64(2), c.LastSeq)
+	// A client can recompute the head from what it reads.
+	var head [32]byte
+	for seq := range uint64(2) {
+		raw := string(h.do("GET", fmt.Sprintf("%s/messages?limit=1&from=%d", path, seq+1), "").body)
+		raw = strings.TrimPrefix(raw, `{"messages":[`)
+		raw = raw[:strings.LastIndex(raw, `],"next_from"`)]
+		head = sha256.Sum256(append(binary.BigEndian.AppendUint64(head[:], seq+1), raw...))
+	}
+	require.Equal(t, hex.EncodeToString(head[:]), c.Head)
 	h.do("POST", path+"/messages", `{"messages":[{"role":"user","parts":[{"type":"text"}]},{"role":"user","parts":[]}]}`).fails(400, "invalid_message")
 	require.Equal(t, []uint64{1, 2}, into[gotPage](h.do("GET", path+"/tail", "").is(200)).seqs(), "all or none")
 }
@@ -351,6 +363,9 @@ func TestListPages(t *testing.T) {
 		query = "?prefix=chat-&limit=3&after=" + page.Next
 	}
 	require.Equal(t, want, got)
+	full := into[gotList](h.do("GET", "/v1/conversations?prefix=chat-&limit=7", "").is(200))
+	require.Len(t, full.Conversations, 7)
+	h.do("GET", "/v1/conversations?prefix=chat-&after="+full.Next, "").is(200).says(`{"conversations":[]}`)
 	all := into[gotList](h.do("GET", "/v1/conversations", "").is(200))
 	require.Len(t, all.Conversations, 8)
 	require.Equal(t, "other/é", all.Conversations[7].ID)

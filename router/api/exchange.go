@@ -73,8 +73,11 @@ func (x *exchange) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
-// contentTypeJSON is shared by all answers: headers are only read once set.
-var contentTypeJSON = []string{"application/json"}
+// Header values that all answers share; nobody changes a value once it is set.
+var (
+	contentTypeJSON = []string{"application/json"}
+	noStore         = []string{"no-store"}
+)
 
 // send writes a whole JSON answer. An error on writing means that the client
 // has gone, which nobody is left to hear about.
@@ -87,6 +90,7 @@ func (x *exchange) send(status int, body []byte) {
 func (x *exchange) sendHeader(status, length int) {
 	h := x.Header()
 	h["Content-Type"] = contentTypeJSON
+	h["Cache-Control"] = noStore
 	h["Content-Length"] = []string{strconv.Itoa(length)}
 	x.WriteHeader(status)
 }
@@ -101,7 +105,6 @@ func (x *exchange) fail(f *failure) {
 	if f.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(f.retryAfter))
 	}
-	h.Set("Cache-Control", "no-store")
 	x.out = f.appendJSON(x.out[:0], x.requestID)
 	x.send(f.status, x.out)
 }

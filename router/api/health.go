@@ -25,7 +25,6 @@ func (a *API) routeHealth() {
 // live answers while the process can answer at all.
 func (a *API) live(w http.ResponseWriter, _ *http.Request) {
 	x := w.(*exchange)
-	x.Header().Set("Cache-Control", "no-store")
 	x.send(http.StatusOK, []byte(`{"status":"ok"}`))
 }
 
@@ -70,7 +69,6 @@ func (a *API) ready(w http.ResponseWriter, r *http.Request) {
 	x.out = append(x.out, `,"checks":`...)
 	x.out = append(x.out, checks...)
 	x.out = append(x.out, '}')
-	x.Header().Set("Cache-Control", "no-store")
 	if status != http.StatusOK {
 		x.Header().Set("Retry-After", "1")
 	}

@@ -110,7 +110,7 @@ func (a *API) tailOperation() *operation {
 		Operation: huma.Operation{
 			OperationID: "tailMessages", Method: http.MethodGet, Path: "/conversations/{id}/tail",
 			Tags: []string{"messages"}, Summary: "Read the newest messages",
-			Description: "Returns the newest messages in ascending order, skipping the newest `offset` or all from `before` on. Past the beginning the page is empty.",
+			Description: "Returns the newest messages in ascending order, skipping the newest `offset` or all from `before` on. Past the beginning the page is empty.\n\nTo page back, add the number of messages you got to `offset`, or pass the lowest seq you got as `before`: a page may hold fewer messages than `limit`, because its size is bounded too, and it is the older ones that are left out.",
 			Parameters:  parametersOf(limitParam.document, offsetParam.document, beforeParam.document, consistencyParam, minSeqParam),
 			Responses:   answers(answer{http.StatusOK, "A page of messages.", schemaOf[MessageTail], exampleTail}),
 		},

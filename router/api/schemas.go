@@ -18,7 +18,7 @@ type Conversation struct {
 	Metadata    Metadata `json:"metadata"`
 	LastSeq     uint64   `json:"last_seq" format:"int64" example:"3" doc:"The sequence of the newest message, 0 when there is none."`
 	ArchivedSeq uint64   `json:"archived_seq" format:"int64" example:"0" doc:"Messages up to this sequence are in the archive."`
-	Head        string   `json:"head" minLength:"64" maxLength:"64" pattern:"^[0-9a-f]{64}$" example:"5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef" doc:"The hash chain over all messages at last_seq, in hex; 64 zeros when there is none."`
+	Head        string   `json:"head" minLength:"64" maxLength:"64" pattern:"^[0-9a-f]{64}$" example:"5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef" doc:"The hash chain at last_seq, in hex. Each message extends it: the SHA-256 of the hash before it (32 zero bytes before the first message), its seq as 8 big-endian bytes, and its JSON exactly as it is returned. 64 zeros when there is no message."`
 	CreatedAt   string   `json:"created_at" format:"date-time" example:"2026-01-02T03:04:05.678901Z" doc:"UTC with microseconds."`
 	UpdatedAt   string   `json:"updated_at" format:"date-time" example:"2026-01-02T03:04:06.789012Z" doc:"UTC with microseconds."`
 }

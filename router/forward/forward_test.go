@@ -131,23 +131,27 @@ func TestANewTableIsFollowedWhileRetrying(t *testing.T) {
 	require.NoError(t, err)
 }
 
+func appending(req *rpc.AppendRequest) func(context.Context, *Forwarder) error {
+	return func(ctx context.Context, f *Forwarder) error {
+		_, err := f.Append(ctx, req)
+		return err
+	}
+}
+
+func put(ctx context.Context, f *Forwarder) error {
+	_, err := f.Put(ctx, &rpc.PutRequest{Key: "k"})
+	return err
+}
+
+func tombstone(ctx context.Context, f *Forwarder) error { return f.Tombstone(ctx, "k") }
+
+func get(ctx context.Context, f *Forwarder) error {
+	_, err := f.Conversation(ctx, "k", rpc.ReadOptions{})
+	return err
+}
+
 func TestRetriesByError(t *testing.T) {
 	t.Parallel()
-	append := func(req *rpc.AppendRequest) func(context.Context, *Forwarder) error {
-		return func(ctx context.Context, f *Forwarder) error {
-			_, err := f.Append(ctx, req)
-			return err
-		}
-	}
-	put := func(ctx context.Context, f *Forwarder) error {
-		_, err := f.Put(ctx, &rpc.PutRequest{Key: "k"})
-		return err
-	}
-	tombstone := func(ctx context.Context, f *Forwarder) error { return f.Tombstone(ctx, "k") }
-	get := func(ctx context.Context, f *Forwarder) error {
-		_, err := f.Conversation(ctx, "k", rpc.ReadOptions{})
-		return err
-	}
 	conflict := &rpc.VersionConflictError{Current: 3}
 	cases := []struct {
 		name  string
@@ -155,26 +159,26 @@ func TestRetriesByError(t *testing.T) {
 		err   error
 		calls int // of the leader; 2 means that it was tried again and succeeded
 	}{
-		{"append, unknown outcome", append(plain), rpc.ErrOutcomeUnknown, 1},
-		{"append with some ids, unknown outcome", append(halfway), rpc.ErrOutcomeUnknown, 1},
-		{"append with ids, unknown outcome", append(named), rpc.ErrOutcomeUnknown, 2},
-		{"append with a key, unknown outcome", append(keyed), rpc.ErrOutcomeUnknown, 2},
+		{"append, unknown outcome", appending(plain), rpc.ErrOutcomeUnknown, 1},
+		{"append with some ids, unknown outcome", appending(halfway), rpc.ErrOutcomeUnknown, 1},
+		{"append with ids, unknown outcome", appending(named), rpc.ErrOutcomeUnknown, 2},
+		{"append with a key, unknown outcome", appending(keyed), rpc.ErrOutcomeUnknown, 2},
 		{"put, unknown outcome", put, rpc.ErrOutcomeUnknown, 1},
 		{"tombstone, unknown outcome", tombstone, rpc.ErrOutcomeUnknown, 1},
-		{"append, unavailable", append(plain), rpc.ErrUnavailable, 2},
-		{"append, closing", append(plain), rpc.ErrClosed, 2},
+		{"append, unavailable", appending(plain), rpc.ErrUnavailable, 2},
+		{"append, closing", appending(plain), rpc.ErrClosed, 2},
 		{"put, unavailable", put, rpc.ErrUnavailable, 2},
 		{"tombstone, closing", tombstone, rpc.ErrClosed, 2},
 		{"read, unavailable", get, rpc.ErrUnavailable, 2},
-		{"append, overloaded", append(named), rpc.ErrOverloaded, 1},
-		{"append, storage full", append(named), rpc.ErrStorageFull, 1},
-		{"append, not found", append(named), rpc.ErrNotFound, 1},
-		{"append, tombstoned", append(named), rpc.ErrTombstoned, 1},
-		{"append, conflict", append(named), conflict, 1},
-		{"append, idempotency conflict", append(keyed), rpc.ErrIdempotencyConflict, 1},
+		{"append, overloaded", appending(named), rpc.ErrOverloaded, 1},
+		{"append, storage full", appending(named), rpc.ErrStorageFull, 1},
+		{"append, not found", appending(named), rpc.ErrNotFound, 1},
+		{"append, tombstoned", appending(named), rpc.ErrTombstoned, 1},
+		{"append, conflict", appending(named), conflict, 1},
+		{"append, idempotency conflict", appending(keyed), rpc.ErrIdempotencyConflict, 1},
 		{"read, corrupt", get, rpc.ErrCorrupt, 1},
 		{"read, min seq", get, rpc.ErrMinSeqTimeout, 1},
-		{"append, anything else", append(named), errors.New("surprise"), 1},
+		{"append, anything else", appending(named), errors.New("surprise"), 1},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
@@ -194,6 +198,40 @@ func TestRetriesByError(t *testing.T) {
 				require.NoError(t, err)
 			}
 		})
+	}
+}
+
+// Once a try ended unknown, the request as a whole is unknown, until the state
+// machine has answered.
+func TestAnUnknownOutcomeStaysUnknown(t *testing.T) {
+	t.Parallel()
+	conflict := &rpc.VersionConflictError{Current: 3}
+	for _, last := range []error{rpc.ErrOverloaded, rpc.ErrStorageFull, rpc.ErrOutcomeUnknown, context.DeadlineExceeded, errors.New("surprise")} {
+		c := newCluster(t, placed(1, led("a")))
+		c.nodes["a"].answer = fails(rpc.ErrOutcomeUnknown, last, last)
+		_, err := c.forwarder(t, func(cfg *Config) { cfg.RetryBudget = 20 * time.Millisecond }).Append(t.Context(), named)
+		if !errors.Is(last, rpc.ErrOutcomeUnknown) {
+			require.ErrorIs(t, err, rpc.ErrOutcomeUnknown)
+			require.ErrorIs(t, err, last)
+		}
+	}
+	c := newCluster(t, placed(1, led("a")))
+	c.nodes["a"].answer = func(call int) error {
+		if call == 1 {
+			return rpc.ErrOutcomeUnknown
+		}
+		return rpc.ErrUnavailable
+	}
+	c.nodes["b"].answer, c.nodes["c"].answer = always(rpc.ErrUnavailable), always(rpc.ErrUnavailable)
+	_, err := c.forwarder(t, func(cfg *Config) { cfg.RetryBudget = 5 * time.Millisecond }).Append(t.Context(), named)
+	require.ErrorIs(t, err, rpc.ErrOutcomeUnknown)
+
+	for _, last := range []error{rpc.ErrNotFound, rpc.ErrTombstoned, rpc.ErrIdempotencyConflict, conflict} {
+		c := newCluster(t, placed(1, led("a")))
+		c.nodes["a"].answer = fails(rpc.ErrOutcomeUnknown, last)
+		_, err := c.forwarder(t, nil).Append(t.Context(), named)
+		require.ErrorIs(t, err, last)
+		require.NotErrorIs(t, err, rpc.ErrOutcomeUnknown)
 	}
 }
 

@@ -30,6 +30,7 @@ func (f *Forwarder) read(ctx context.Context, g rpc.Group, c rpc.Consistency, op
 
 func (f *Forwarder) pursue(ctx context.Context, p pursuit, op func(rpc.Node) error) error {
 	start := time.Now()
+	var unknown error // of an earlier try
 	for {
 		route, _ := f.cfg.Table.Lookup(p.group)
 		target := p.choose(route)
@@ -42,9 +43,34 @@ func (f *Forwarder) pursue(ctx context.Context, p pursuit, op func(rpc.Node) err
 		}
 		pause, again := p.next(f, route, target, err)
 		if !again || !wait(ctx, pause, f.cfg.RetryBudget-time.Since(start)) {
-			return err
+			return afterUnknown(unknown, err)
+		}
+		if errors.Is(err, rpc.ErrOutcomeUnknown) {
+			unknown = err
 		}
 	}
+}
+
+// decided are the errors by which the state machine answers a write.
+var decided = []error{rpc.ErrNotFound, rpc.ErrTombstoned, rpc.ErrIdempotencyConflict}
+
+// afterUnknown returns the error of the last try, given the one of an earlier
+// try of unknown outcome, if any. That the last try proposed nothing says
+// nothing about the earlier; only an answer of the state machine settles it.
+func afterUnknown(unknown, last error) error {
+	if unknown == nil || errors.Is(last, rpc.ErrOutcomeUnknown) {
+		return last
+	}
+	for _, err := range decided {
+		if errors.Is(last, err) {
+			return last
+		}
+	}
+	var conflict *rpc.VersionConflictError
+	if errors.As(last, &conflict) {
+		return last
+	}
+	return fmt.Errorf("%w; tried again: %w", unknown, last)
 }
 
 func (f *Forwarder) try(target *table.Node, op func(rpc.Node) error) error {

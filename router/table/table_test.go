@@ -230,30 +230,32 @@ func TestPreferredStandsInForAnUnreportedLeader(t *testing.T) {
 	require.Empty(t, route.Replicas)
 }
 
+func install(t *testing.T, table *Table, next *control.Table) {
+	t.Helper()
+	_, err := table.install(next, false)
+	require.NoError(t, err)
+}
+
+// serving returns a table, followed by nobody, in which a leads everything.
+func serving(t *testing.T) *Table {
+	t.Helper()
+	table := &Table{cfg: Config{Log: discard()}, ready: make(chan struct{})}
+	install(t, table, placed(1, "a"))
+	return table
+}
+
 func TestCorrections(t *testing.T) {
 	t.Parallel()
-	install := func(t *testing.T, table *Table, next *control.Table) {
-		t.Helper()
-		_, err := table.install(next, false)
-		require.NoError(t, err)
-	}
-	setup := func(t *testing.T) *Table {
-		t.Helper()
-		table := &Table{cfg: Config{Log: discard()}, ready: make(chan struct{})}
-		install(t, table, placed(1, "a"))
-		return table
-	}
-
 	t.Run("ahead of the table", func(t *testing.T) {
 		t.Parallel()
-		table := setup(t)
+		table := serving(t)
 		require.True(t, table.Correct(4, "a", "b"))
 		require.Equal(t, control.NodeID("b"), leaderOf(t, table, 4))
 		require.Equal(t, control.NodeID("a"), leaderOf(t, table, 5), "other groups are not touched")
 	})
 	t.Run("useless hints", func(t *testing.T) {
 		t.Parallel()
-		table := setup(t)
+		table := serving(t)
 		require.False(t, table.Correct(4, "a", "a"), "names who was believed")
 		require.False(t, table.Correct(4, "a", "stranger"), "holds no replica")
 		require.False(t, table.Correct(data.Groups, "a", "b"))
@@ -261,14 +263,14 @@ func TestCorrections(t *testing.T) {
 	})
 	t.Run("late answers do not undo newer beliefs", func(t *testing.T) {
 		t.Parallel()
-		table := setup(t)
+		table := serving(t)
 		require.True(t, table.Correct(4, "a", "b"))
 		require.True(t, table.Correct(4, "a", "c"), "look up again")
 		require.Equal(t, control.NodeID("b"), leaderOf(t, table, 4))
 	})
 	t.Run("pointing back to the table's leader", func(t *testing.T) {
 		t.Parallel()
-		table := setup(t)
+		table := serving(t)
 		require.True(t, table.Correct(4, "a", "b"))
 		require.True(t, table.Correct(4, "b", "a"))
 		require.Nil(t, table.corrections[4].Load())
@@ -276,7 +278,7 @@ func TestCorrections(t *testing.T) {
 	})
 	t.Run("forgotten", func(t *testing.T) {
 		t.Parallel()
-		table := setup(t)
+		table := serving(t)
 		require.True(t, table.Correct(4, "a", "b"))
 		table.Forget(4, "c")
 		require.Equal(t, control.NodeID("b"), leaderOf(t, table, 4))
@@ -284,16 +286,20 @@ func TestCorrections(t *testing.T) {
 		require.Equal(t, control.NodeID("a"), leaderOf(t, table, 4))
 		table.Forget(data.Groups, "b")
 	})
+}
+
+func TestCorrectionsAndNewerTables(t *testing.T) {
+	t.Parallel()
 	t.Run("kept by a newer table that says nothing new of the group", func(t *testing.T) {
 		t.Parallel()
-		table := setup(t)
+		table := serving(t)
 		require.True(t, table.Correct(4, "a", "b"))
 		install(t, table, placed(2, "a"))
 		require.Equal(t, control.NodeID("b"), leaderOf(t, table, 4))
 	})
 	t.Run("overridden by a newer table that names another leader, for good", func(t *testing.T) {
 		t.Parallel()
-		table := setup(t)
+		table := serving(t)
 		require.True(t, table.Correct(4, "a", "b"))
 		install(t, table, placed(2, "c"))
 		require.Equal(t, control.NodeID("c"), leaderOf(t, table, 4))
@@ -302,7 +308,7 @@ func TestCorrections(t *testing.T) {
 	})
 	t.Run("void once the node holds no replica", func(t *testing.T) {
 		t.Parallel()
-		table := setup(t)
+		table := serving(t)
 		require.True(t, table.Correct(4, "a", "b"))
 		moved := placed(2, "a")
 		moved.Groups[4].Replicas = []control.Replica{{Node: "a"}, {Node: "c"}}

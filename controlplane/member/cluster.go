@@ -1,0 +1,32 @@
+package member
+
+import (
+	"context"
+
+	"github.com/fastpaca/fastpaca/controlplane/rpc"
+)
+
+// ClusterID returns the cluster's id as soon as this member knows it.
+func (s *Server) ClusterID(ctx context.Context) (string, error) {
+	for {
+		state, changed := s.catalog.Watch()
+		if state.ClusterID != "" {
+			return state.ClusterID, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-s.ctx.Done():
+			return "", rpc.ErrClosed
+		}
+	}
+}
+
+// LeaderHint returns the address of the member that leads the control plane as
+// far as this one knows, or nothing. With a single member there is no address
+// to give.
+func (s *Server) LeaderHint() string {
+	leadership, _ := s.consensus.Leadership()
+	return leadership.LeaderAddress
+}

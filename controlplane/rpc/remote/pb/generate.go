@@ -1,0 +1,5 @@
+// Package pb is the protocol of the control plane as generated from
+// controlplane.proto.
+package pb
+
+//go:generate ./generate.sh

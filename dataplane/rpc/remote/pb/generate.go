@@ -1,0 +1,5 @@
+// Package pb is the protocol of the data plane as generated from
+// dataplane.proto.
+package pb
+
+//go:generate ./generate.sh

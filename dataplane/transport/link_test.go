@@ -1,0 +1,270 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+)
+
+func TestCloseAnswersThoseWhoWaitForAConnection(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	a := n.start("a", nil)
+	a.SetAddress("b", "127.0.0.1:1")
+	n.partition("a", "b")
+	outcome := make(chan error, 2)
+	v, w := a.Group(0), a.Group(1)
+	go func() { outcome <- appendTo(v, "b") }()
+	eventually(t, func() bool { return n.dials(LaneAppend) > 2 }, "repeated attempts")
+	require.NoError(t, v.Close())
+	require.ErrorIs(t, receive(t, outcome, "end of the view's call"), ErrClosed)
+	go func() { outcome <- appendTo(w, "b") }()
+	a.SetAddress("b", "")
+	require.ErrorIs(t, receive(t, outcome, "end of the call"), ErrUnknownPeer)
+	a.stop()
+}
+
+func TestConnectionLossFailsCallsAtOnceAndHeals(t *testing.T) {
+	t.Parallel()
+	n, a, b := pairOf(t, nil)
+	from, to := a.Group(1), b.Group(1)
+	outcome := make(chan error, 1)
+	go func() { outcome <- appendTo(from, "b") }()
+	rpc := receive(t, to.Consumer(), "request")
+	n.partition("a", "b")
+	require.ErrorIs(t, receive(t, outcome, "end of the call"), ErrConnectionLost)
+	rpc.Respond(&raft.AppendEntriesResponse{}, nil) // to nobody
+
+	// A call during the partition waits, and goes through once it heals.
+	attempts := n.dials(LaneAppend)
+	go func() { outcome <- appendTo(from, "b") }()
+	eventually(t, func() bool { return n.dials(LaneAppend) > attempts+2 }, "attempts to reconnect")
+	n.heal("a", "b")
+	answer(t, to, &raft.AppendEntriesResponse{}, nil)
+	require.NoError(t, receive(t, outcome, "end of the call"))
+}
+
+func TestUnreachablePeer(t *testing.T) {
+	t.Parallel()
+	n, a, _ := pairOf(t, func(c *Config) {
+		c.Timeouts.Append = 50 * time.Millisecond
+		c.Timeouts.Heartbeat = 50 * time.Millisecond
+	})
+	n.partition("a", "b")
+	err := appendTo(a.Group(1), "b")
+	require.ErrorIs(t, err, ErrUnreachable)
+	require.ErrorIs(t, err, errCut, "the cause is told")
+	// Nobody waits: nobody dials.
+	eventually(t, func() bool { l, _ := a.link("b", LaneAppend); l.mu.Lock(); defer l.mu.Unlock(); return !l.dialing }, "rest")
+}
+
+// The kernel of a stopped process still accepts connections.
+func TestPeerThatDoesNotGreet(t *testing.T) {
+	t.Parallel()
+	a := newNetwork(t).start("a", func(c *Config) {
+		c.Timeouts.Append = 100 * time.Millisecond
+		c.Timeouts.Dial = 20 * time.Millisecond
+	})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ln.Close() })
+	a.SetAddress("b", ln.Addr().String())
+	err = appendTo(a.Group(1), "b")
+	require.ErrorIs(t, err, ErrUnreachable)
+	require.ErrorContains(t, err, "hello")
+	require.Error(t, a.Group(1).InstallSnapshot("b", "b", &raft.InstallSnapshotRequest{}, new(raft.InstallSnapshotResponse), nil))
+}
+
+func TestUnreachablePeerDoesNotSlowOthers(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	a, b := n.start("a", nil), n.start("b", nil)
+	a.SetAddress("b", b.addr)
+	a.SetAddress("c", "127.0.0.1:1")
+	n.partition("a", "c")
+	v := a.Group(1)
+	server := b.Group(1)
+	var work sync.WaitGroup
+	work.Go(func() { serve(server) })
+	for range 10 {
+		work.Go(func() { _ = appendTo(v, "c") })
+	}
+	eventually(t, func() bool { return n.dials(LaneAppend) > 3 }, "attempts to reach c")
+	for range 100 {
+		require.NoError(t, appendTo(v, "b"))
+	}
+	a.stop()
+	b.stop()
+	work.Wait()
+}
+
+func TestAddressChange(t *testing.T) {
+	t.Parallel()
+	n, a, b := pairOf(t, nil)
+	v := a.Group(1)
+	server := b.Group(1)
+	var work sync.WaitGroup
+	work.Go(func() { serve(server) })
+	require.NoError(t, appendTo(v, "b"))
+	// The node comes back elsewhere.
+	b.stop()
+	work.Wait()
+	eventually(t, func() bool { return a.Stats().Connections == 0 }, "loss of the connection")
+	outcome := make(chan error, 1)
+	attempts := n.dials(LaneAppend)
+	go func() { outcome <- appendTo(v, "b") }()
+	eventually(t, func() bool { return n.dials(LaneAppend) > attempts+1 }, "attempts at the old address")
+	again := n.start("b", nil)
+	view := again.Group(1)
+	work.Go(func() { serve(view) })
+	a.SetAddress("b", again.addr)
+	require.NoError(t, receive(t, outcome, "end of the call"))
+	again.stop()
+	work.Wait()
+}
+
+// Both sides dial at the same time and settle on one connection; the spare one
+// is closed.
+func TestBothSidesSettleOnOneConnection(t *testing.T) {
+	t.Parallel()
+	_, a, b := pairOf(t, func(c *Config) { c.Timeouts.Silence = 50 * time.Millisecond })
+	va, vb := a.Group(1), b.Group(2)
+	sa, sb := a.Group(2), b.Group(1)
+	var work sync.WaitGroup
+	for _, s := range []*View{sa, sb} {
+		work.Go(func() { serve(s) })
+	}
+	var calls sync.WaitGroup
+	for range 10 {
+		calls.Go(func() { require.NoError(t, appendTo(va, "b")) })
+		calls.Go(func() { require.NoError(t, appendTo(vb, "a")) })
+	}
+	calls.Wait()
+	eventually(t, func() bool {
+		for _, nd := range []*node{a, b} {
+			if nd.Stats().Connections != 1 || !nd.connections(nil)[0].carriesAll() {
+				return false
+			}
+		}
+		return true
+	}, "one connection")
+	require.NoError(t, appendTo(va, "b"))
+	require.NoError(t, appendTo(vb, "a"))
+	a.stop()
+	b.stop()
+	work.Wait()
+}
+
+func (c *conn) carriesAll() bool { return c.link.current() == c }
+
+// A peer that stops reading and answering, as a stopped process does, costs
+// its callers a bounded wait, and the connection.
+func TestSilentPeerIsGivenUp(t *testing.T) {
+	t.Parallel()
+	logs := &logBuffer{}
+	n := newNetwork(t)
+	a := n.start("a", func(c *Config) {
+		c.Logger = logs.logger()
+		c.Timeouts.Silence = 40 * time.Millisecond
+		c.Limits.QueueBytes = 1 << 20
+	})
+	ln := greetOnly(t, a, "b")
+	a.SetAddress("b", ln.Addr().String())
+	outcomes := make(chan error, 64)
+	for g := range uint16(cap(outcomes)) {
+		v := a.Group(g)
+		go func() {
+			outcomes <- v.AppendEntries("", "b", appendRequest("a", 1, 500_000), new(raft.AppendEntriesResponse))
+		}()
+	}
+	overloaded, lost := 0, 0
+	for range cap(outcomes) {
+		err := receive(t, outcomes, "end of a call")
+		require.Error(t, err)
+		if errors.Is(err, ErrOverloaded) {
+			overloaded++
+		} else if errors.Is(err, ErrConnectionLost) {
+			lost++
+		}
+	}
+	require.NotZero(t, overloaded, "a full queue fails fast")
+	require.NotZero(t, lost, "the rest ends with the connection")
+	require.True(t, logs.contains("peer is silent"))
+}
+
+func TestStuckWriteIsGivenUp(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	a := n.start("a", func(c *Config) {
+		c.Timeouts.Silence = time.Hour
+		c.Timeouts.Append = time.Hour
+		c.Timeouts.Write = 40 * time.Millisecond
+	})
+	ln := greetOnly(t, a, "b")
+	a.SetAddress("b", ln.Addr().String())
+	err := a.Group(0).AppendEntries("", "b", appendRequest("a", 1, 30<<20), new(raft.AppendEntriesResponse))
+	require.ErrorIs(t, err, ErrConnectionLost)
+	var timeout net.Error
+	require.ErrorAs(t, err, &timeout)
+	require.True(t, timeout.Timeout())
+}
+
+// A group that does not answer costs its caller the deadline, not the
+// connection: the peer's process lives and says so.
+func TestSlowGroupKeepsTheConnection(t *testing.T) {
+	t.Parallel()
+	_, a, b := pairOf(t, func(c *Config) {
+		c.Timeouts.Append = 100 * time.Millisecond
+		c.Timeouts.Silence = 20 * time.Millisecond
+	})
+	from := a.Group(1)
+	to := b.Group(1)
+	require.ErrorIs(t, appendTo(from, "b"), ErrTimeout)
+	eventually(t, func() bool { return a.Stats().Timeouts == 1 }, "the timeout to be counted")
+	// The late answer is dropped, the next call gets its own.
+	answer(t, to, &raft.AppendEntriesResponse{Term: 1}, nil)
+	var resp raft.AppendEntriesResponse
+	outcome := make(chan error, 1)
+	go func() { outcome <- from.AppendEntries("", "b", appendRequest("a", 1, 1), &resp) }()
+	answer(t, to, &raft.AppendEntriesResponse{Term: 2}, nil)
+	require.NoError(t, receive(t, outcome, "end of the call"))
+	require.Equal(t, uint64(2), resp.Term)
+	require.Equal(t, uint64(1), a.Stats().Dials)
+}
+
+// greetOnly is a node that completes the hello and then does nothing.
+func greetOnly(t *testing.T, as *node, id string) net.Listener {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	peer := &Mux{conf: Config{NodeID: id, Limits: as.conf.Limits, Timeouts: Timeouts{Dial: patience}}, self: []byte(id)}
+	var work sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	work.Go(func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			work.Go(func() {
+				defer nc.Close()
+				if lane, from, err := readPreamble(nc); err == nil {
+					_, _ = peer.welcome(nc, from, lane)
+				}
+				<-ctx.Done()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		_ = ln.Close()
+		as.stop()
+		work.Wait()
+	})
+	return ln
+}
