@@ -122,11 +122,20 @@ func (s controlStream) Dial(ctx context.Context, id, address string) (net.Conn, 
 	return s.dialer.DialNode(ctx, mesh.KindControlRaft, 0, id, address)
 }
 
+// controlBackend is a member that knows where it can be reached.
+type controlBackend struct {
+	*member.Server
+	address string
+}
+
+// LeaderHint implements remote.Backend.
+func (b controlBackend) LeaderHint() string { return b.LeaderAddress(b.address) }
+
 // serveGRPC serves the planes this process has. Either may be nil.
 func (in *internal) serveGRPC(control *member.Server, data *node.Node, p *parts) {
 	server := grpc.NewServer(mesh.GRPCServerOptions()...)
 	if control != nil {
-		service := controlremote.NewServer(control, controlremote.ServerOptions{})
+		service := controlremote.NewServer(controlBackend{control, in.listener.Addr().String()}, controlremote.ServerOptions{})
 		service.Register(server)
 		defer p.addCloser("control service", service)
 	}

@@ -23,10 +23,13 @@ func (s *Server) ClusterID(ctx context.Context) (string, error) {
 	}
 }
 
-// LeaderHint returns the address of the member that leads the control plane as
-// far as this one knows, or nothing. With a single member there is no address
-// to give.
-func (s *Server) LeaderHint() string {
+// LeaderAddress returns the address of the member that leads the control plane
+// as far as this one knows, or nothing. own is this member's, for a control
+// plane of one, whose members' addresses nobody configured.
+func (s *Server) LeaderAddress(own string) string {
 	leadership, _ := s.consensus.Leadership()
+	if leadership.Leading && leadership.LeaderAddress == "" {
+		return own
+	}
 	return leadership.LeaderAddress
 }
