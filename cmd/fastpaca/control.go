@@ -47,7 +47,15 @@ func (c *controlConfig) flags() []cli.Flag {
 }
 
 func (c *controlConfig) validate() error {
-	errs := []error{required("id", c.ID), required("data-dir", c.DataDir), validAddress("listen", c.Listen), c.Role.validate()}
+	errs := []error{required("id", c.ID), required("data-dir", c.DataDir), validAddress("listen", c.Listen), c.Role.validate(), c.Credentials.validate()}
+	if c.BootstrapExpect < 1 {
+		errs = append(errs, fmt.Errorf("--bootstrap-expect %d: want at least 1", c.BootstrapExpect))
+	}
+	switch c.ReplicationFactor {
+	case 1, 3, 5:
+	default:
+		errs = append(errs, fmt.Errorf("--replication-factor %d: want 1, 3 or 5", c.ReplicationFactor))
+	}
 	_, err := c.peers()
 	return errors.Join(append(errs, err)...)
 }
@@ -76,7 +84,7 @@ func (c *controlConfig) peers() (map[string]string, error) {
 	default:
 		errs = append(errs, fmt.Errorf("--peers names %d members: want 1, 3 or 5, an even number survives no more failures than one less", len(peers)))
 	}
-	if _, ok := peers[c.ID]; !ok && len(errs) == 0 {
+	if _, ok := peers[c.ID]; !ok && errors.Join(errs...) == nil {
 		errs = append(errs, fmt.Errorf("--peers does not name this member %q", c.ID))
 	}
 	return peers, errors.Join(errs...)
@@ -120,7 +128,7 @@ func (c *controlConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-c
 	}
 	control, err := member.Open(conf)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("data directory %s: %w", absolute(c.DataDir), err)
 	}
 	p.addCloser("control plane", control)
 	in.follow(control, p)

@@ -35,6 +35,12 @@ func (c *credentialConfig) flags() []cli.Flag {
 	}
 }
 
+// validate reports what is wrong with the credentials themselves; their files
+// are opened at start.
+func (c *credentialConfig) validate() error {
+	return c.mesh(mesh.RoleRouter, "", slog.New(slog.DiscardHandler)).Validate()
+}
+
 // mesh returns the process's side of the internal network.
 func (c *credentialConfig) mesh(role mesh.Role, id string, log *slog.Logger) mesh.Config {
 	return mesh.Config{

@@ -48,7 +48,7 @@ func (c *dataConfig) flags() []cli.Flag {
 func (c *dataConfig) validate() error {
 	errs := []error{
 		required("id", c.ID), required("data-dir", c.DataDir), required("control", c.Control),
-		validAddress("listen", c.Listen), c.Role.validate(),
+		validAddress("listen", c.Listen), c.Role.validate(), c.Credentials.validate(),
 	}
 	if c.Control != "" {
 		_, err := addressList("control", c.Control)

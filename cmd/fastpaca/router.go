@@ -38,7 +38,7 @@ func (c *routerConfig) flags() []cli.Flag {
 }
 
 func (c *routerConfig) validate() error {
-	errs := []error{required("control", c.Control), validAddress("listen", c.Listen), c.Role.validate()}
+	errs := []error{required("control", c.Control), validAddress("listen", c.Listen), c.Role.validate(), c.Credentials.validate()}
 	if c.Control != "" {
 		_, err := addressList("control", c.Control)
 		errs = append(errs, err)

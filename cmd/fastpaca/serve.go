@@ -51,7 +51,7 @@ func (c *serveConfig) flags() []cli.Flag {
 
 // validate reports every problem at once.
 func (c *serveConfig) validate() error {
-	errs := []error{validAddress("listen", c.Listen), required("data-dir", c.DataDir), required("id", c.ID), c.Role.validate()}
+	errs := []error{validAddress("listen", c.Listen), required("data-dir", c.DataDir), required("id", c.ID), c.Role.validate(), c.Credentials.validate()}
 	if c.InternalListen != "" {
 		errs = append(errs, validAddress("internal-listen", c.InternalListen))
 	}
@@ -100,7 +100,7 @@ func (c *serveConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-cha
 	}
 	control, err := member.Open(member.Config{ID: c.ID, DataDir: controlDir(c.DataDir), Logger: log})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("data directory %s: %w", absolute(c.DataDir), err)
 	}
 	p.addCloser("control plane", control)
 	data, err := c.startNode(in, control, advertise, log, p)

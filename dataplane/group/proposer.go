@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 // A proposal is one write waiting for its outcome. Its phase decides who may
 // still give up on it: the caller while it waits, nobody once it is proposed.
+// Until it is encoded the proposer reads the caller's memory.
 type proposal struct {
 	op       state.Op
 	bytes    int64
@@ -27,6 +29,7 @@ type proposal struct {
 const (
 	phaseWaiting int32 = iota
 	phaseProposed
+	phaseEncoded
 	phaseAbandoned
 )
 
@@ -62,6 +65,15 @@ func (g *Group) propose(ctx context.Context, op state.Op, bytes int64) (any, err
 		// The proposer may still hold p, so it is left to the garbage collector.
 		if p.phase.CompareAndSwap(phaseWaiting, phaseAbandoned) {
 			return nil, fmt.Errorf("group %d: waiting to propose: %w", g.opts.Group, rpc.ErrUnavailable)
+		}
+		// The caller may reuse its memory once this returns. Encoding is brief.
+		for p.phase.Load() == phaseProposed {
+			select {
+			case out := <-p.done:
+				return out.Reply, out.Err
+			default:
+				runtime.Gosched()
+			}
 		}
 		return nil, fmt.Errorf("group %d: waiting for commit: %w", g.opts.Group, rpc.ErrOutcomeUnknown)
 	}
@@ -180,6 +192,9 @@ func (g *Group) replicate(now time.Time, b *batch) ([]state.Outcome, error) {
 		return nil, fmt.Errorf("group %d: restarting: %w", g.opts.Group, rpc.ErrUnavailable)
 	}
 	data := state.EncodeCommand(make([]byte, 0, int(b.bytes)+64*len(b.ops)+64), now, b.ops...)
+	for _, p := range b.members {
+		p.phase.Store(phaseEncoded)
+	}
 	future := r.Apply(data, 0)
 	if err := future.Error(); err != nil {
 		return nil, g.applyError(err)

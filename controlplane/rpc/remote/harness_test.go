@@ -33,6 +33,7 @@ type fakePlane struct {
 	refusal   error // of every session
 	stubborn  bool  // sessions wait for their context
 	anyServes bool  // followers answer Table too
+	cold      bool  // the table is only for callers that have none
 }
 
 func newFakePlane() *fakePlane {
@@ -42,6 +43,12 @@ func newFakePlane() *fakePlane {
 		changed:  make(chan struct{}),
 		sessions: map[string]int{},
 	}
+}
+
+func (p *fakePlane) isCold() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cold
 }
 
 // change changes the plane under its mutex and wakes who waits for it.
@@ -95,7 +102,7 @@ func (m *fakeMember) Table(ctx context.Context, after uint64) (*rpc.Table, error
 			err = m.notLeader()
 		}
 		m.plane.mu.Unlock()
-		if err != nil || table.Version > after {
+		if err != nil || table.Version > after && (after == 0 || !m.plane.isCold()) {
 			return table, err
 		}
 		select {

@@ -117,11 +117,7 @@ func (s *Server) Watch(req *pb.WatchRequest, stream grpc.ServerStreamingServer[p
 	}
 	defer done()
 	w := watch{server: s, stream: stream, after: req.GetAfter()}
-	// The first look at the table does not wait for news.
-	table, err := s.backend.Table(ctx, 0)
-	if err == nil && req.GetClusterId() != "" && table.ClusterID != req.GetClusterId() {
-		err = fmt.Errorf("watch: %w: this is %s, not %s", rpc.ErrWrongCluster, table.ClusterID, req.GetClusterId())
-	}
+	table, err := w.begin(ctx, req.GetClusterId())
 	for err == nil {
 		if err = w.tell(ctx, table); err == nil {
 			table, err = w.wait(ctx)
@@ -140,13 +136,29 @@ type watch struct {
 	after  uint64 // version of the newest table that the client has
 }
 
+// begin is the first look at the table. Only a client that has none gets it: it
+// may be one that the member makes do with while it does not know who leads what,
+// and that those who have a table are not to take for news.
+func (w *watch) begin(ctx context.Context, cluster string) (*rpc.Table, error) {
+	table, err := w.server.backend.Table(ctx, 0)
+	switch {
+	case err != nil:
+		return nil, err
+	case cluster != "" && table.ClusterID != cluster:
+		return nil, fmt.Errorf("watch: %w: this is %s, not %s", rpc.ErrWrongCluster, table.ClusterID, cluster)
+	case w.after > 0:
+		return nil, nil
+	}
+	return table, nil
+}
+
 // tell sends the table when it is news, else that there is none.
 func (w *watch) tell(ctx context.Context, table *rpc.Table) error {
 	if w.server.backend.LeaderHint() == "" {
 		// This member may be cut off, and its table old.
 		return fmt.Errorf("watch: %w", rpc.ErrUnavailable)
 	}
-	if table.Version <= w.after {
+	if table == nil || table.Version <= w.after {
 		return w.stream.Send(&pb.TableUpdate{Version: maxVersion})
 	}
 	if err := w.stream.Send(w.server.update(table)); err != nil {
@@ -162,13 +174,17 @@ func (w *watch) tell(ctx context.Context, table *rpc.Table) error {
 	return nil
 }
 
-// wait returns the next table, or the current one after a heartbeat's time.
+// wait returns the next table, or nil after a heartbeat's time: what the member
+// returns then need not be news, and if it is, the next call has it at once.
 func (w *watch) wait(ctx context.Context) (*rpc.Table, error) {
 	beat, cancel := context.WithTimeout(ctx, w.server.opts.Heartbeat)
 	defer cancel()
 	table, err := w.server.backend.Table(beat, w.after)
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return nil, fmt.Errorf("watch: %w", ctx.Err())
+	case err == nil && beat.Err() != nil:
+		return nil, nil
 	}
 	return table, err
 }

@@ -111,6 +111,37 @@ func TestWatchProtocol(t *testing.T) {
 	require.ErrorIs(t, failureOf(err).err, rpc.ErrWrongCluster)
 }
 
+// A new leader that does not know yet who leads what has a table for those who
+// have none, and nothing for the others until it does know.
+func TestProvisionalTableIsNoNews(t *testing.T) {
+	t.Parallel()
+	plane := newFakePlane()
+	plane.cold = true
+	plane.table.Version = 5
+	client := raw(t, plane.start(t, 1, ServerOptions{Heartbeat: time.Millisecond})[0].address)
+	watch := func(after uint64) func() *pb.TableUpdate {
+		stream, err := client.Watch(within10s(t), &pb.WatchRequest{Versions: versions, After: after, ClusterId: "cluster-1"})
+		require.NoError(t, err)
+		return func() *pb.TableUpdate {
+			update, err := stream.Recv()
+			require.NoError(t, err)
+			return update
+		}
+	}
+	require.EqualValues(t, 5, watch(0)().GetTable().GetVersion())
+	next := watch(1)
+	for range 10 {
+		require.Nil(t, next().GetTable())
+	}
+	plane.change(func() { plane.cold = false })
+	for {
+		if table := next().GetTable(); table != nil {
+			require.EqualValues(t, 5, table.GetVersion())
+			break
+		}
+	}
+}
+
 // A member that no longer knows a leader ends its watches, whatever its backend
 // would go on answering.
 func TestWatchEndsWithoutLeader(t *testing.T) {

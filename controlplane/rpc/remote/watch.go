@@ -17,14 +17,16 @@ func (c *Client) watch() {
 	for c.life.Err() == nil {
 		who, err := c.members.target()
 		if err == nil {
-			var heard bool
-			heard, err = c.follow(who, func() {
+			began := time.Now()
+			err = c.follow(who, func() {
 				if lost {
 					lost = false
 					c.opts.Logger.Info("watch of the control plane is back", slog.String("member", who.address))
 				}
 			})
-			if heard {
+			if time.Since(began) > c.opts.BackoffMax {
+				// One that ends sooner is no success, or members that begin
+				// well and go wrong would be asked without a pause.
 				pace.reset()
 			}
 		}
@@ -47,8 +49,8 @@ func (c *Client) watch() {
 }
 
 // follow takes in the tables of one member until its stream ends, and returns
-// why. heard says whether it had begun; began is called then.
-func (c *Client) follow(who member, began func()) (heard bool, err error) {
+// why. began is called when the member has begun to answer.
+func (c *Client) follow(who member, began func()) error {
 	ctx, cancel := context.WithCancelCause(c.life)
 	defer cancel(nil)
 	silence := time.AfterFunc(c.opts.AttemptTimeout, func() { cancel(errSilent) })
@@ -58,19 +60,18 @@ func (c *Client) follow(who member, began func()) (heard bool, err error) {
 		Versions: &pb.Versions{Min: minVersion, Max: maxVersion}, After: after, ClusterId: cluster,
 	})
 	if err != nil {
-		return false, err
+		return err
 	}
-	for {
+	for heard := false; ; heard = true {
 		update, err := stream.Recv()
 		if cause := context.Cause(ctx); err != nil && cause != nil {
-			return heard, fmt.Errorf("%w: %w", cause, err)
+			return fmt.Errorf("%w: %w", cause, err)
 		}
 		if err != nil {
-			return heard, err
+			return err
 		}
 		silence.Reset(c.opts.AttemptTimeout)
 		if !heard {
-			heard = true
 			began()
 		}
 		if update.GetTable() == nil {
@@ -81,7 +82,7 @@ func (c *Client) follow(who member, began func()) (heard bool, err error) {
 			err = c.take(table)
 		}
 		if err != nil {
-			return heard, err
+			return err
 		}
 	}
 }

@@ -25,21 +25,52 @@ func someConversation(key string) rpc.Conversation {
 	}
 }
 
-// Every field of every request and reply arrives.
-func TestEverythingArrives(t *testing.T) {
+// Every field of every request and reply of the writes arrives.
+func TestWritesArriveWhole(t *testing.T) {
 	t.Parallel()
 	version := uint64(0)
-	appendReq := &rpc.AppendRequest{
+	req := &rpc.AppendRequest{
 		Key: "\x00tenant\xff", IfVersion: &version, IdempotencyKey: "idem\xfe", BodyDigest: [32]byte{9},
 		Messages: []rpc.NewMessage{
 			{ID: "m1\xfd", Content: []byte(`"role":"user"`), Digest: [32]byte{31: 1}, TokenCount: 3},
 			{Content: []byte(`"role":"assistant"`)},
 		},
 	}
-	appendReply := &rpc.AppendReply{
+	reply := &rpc.AppendReply{
 		Seq: 4, LastSeq: 5, Version: 3, TokenCount: 8, Duplicate: true,
 		Messages: []rpc.Appended{{Seq: 4, TokenCount: 3, Revises: 1, Duplicate: true}, {Seq: 5}},
 	}
+	client := pair(t, &stubNode{
+		append: func(_ context.Context, got *rpc.AppendRequest) (*rpc.AppendReply, error) {
+			require.Equal(t, req, got)
+			return reply, nil
+		},
+		put: func(_ context.Context, got *rpc.PutRequest) (*rpc.PutReply, error) {
+			c := someConversation(string(got.Key))
+			c.Metadata = got.Metadata
+			return &rpc.PutReply{Conversation: c, Created: got.Metadata == nil}, nil
+		},
+		tombstone: func(_ context.Context, key rpc.Key) error {
+			require.Equal(t, rpc.Key("k"), key)
+			return nil
+		},
+	})
+	got, err := client.Append(within10s(t), req)
+	require.NoError(t, err)
+	require.Equal(t, reply, got)
+	for _, metadata := range [][]byte{nil, {}, []byte(`{}`)} {
+		got, err := client.Put(within10s(t), &rpc.PutRequest{Key: "k", Metadata: metadata})
+		require.NoError(t, err)
+		want := someConversation("k")
+		want.Metadata = metadata
+		require.Equal(t, &rpc.PutReply{Conversation: want, Created: metadata == nil}, got)
+	}
+	require.NoError(t, client.Tombstone(within10s(t), "k"))
+}
+
+// Every field of every request and reply of the reads arrives.
+func TestReadsArriveWhole(t *testing.T) {
+	t.Parallel()
 	options := rpc.ReadOptions{Consistency: rpc.Linearizable, MinSeq: 12}
 	messagesReq := &rpc.MessagesRequest{Key: "k", From: 3, Limit: 10, ReadOptions: options}
 	tailReq := &rpc.TailRequest{Key: "k", Before: 9, Offset: 2, Limit: -1, ReadOptions: rpc.ReadOptions{Consistency: rpc.Stale}}
@@ -48,21 +79,7 @@ func TestEverythingArrives(t *testing.T) {
 	}}
 	listReq := &rpc.ListRequest{Groups: []rpc.Group{0, 255}, Prefix: "p\xff", After: "q", Limit: 2, Consistency: rpc.Stale}
 	list := &rpc.ListReply{Conversations: []rpc.Conversation{someConversation("a"), {Key: "b"}}}
-
 	client := pair(t, &stubNode{
-		append: func(_ context.Context, req *rpc.AppendRequest) (*rpc.AppendReply, error) {
-			require.Equal(t, appendReq, req)
-			return appendReply, nil
-		},
-		put: func(_ context.Context, req *rpc.PutRequest) (*rpc.PutReply, error) {
-			c := someConversation(string(req.Key))
-			c.Metadata = req.Metadata
-			return &rpc.PutReply{Conversation: c, Created: req.Metadata == nil}, nil
-		},
-		tombstone: func(_ context.Context, key rpc.Key) error {
-			require.Equal(t, rpc.Key("k"), key)
-			return nil
-		},
 		conversation: func(_ context.Context, key rpc.Key, opts rpc.ReadOptions) (*rpc.Conversation, error) {
 			require.Equal(t, options, opts)
 			c := someConversation(string(key))
@@ -82,18 +99,6 @@ func TestEverythingArrives(t *testing.T) {
 		},
 	})
 	ctx := within10s(t)
-
-	gotAppend, err := client.Append(ctx, appendReq)
-	require.NoError(t, err)
-	require.Equal(t, appendReply, gotAppend)
-	for _, metadata := range [][]byte{nil, {}, []byte(`{}`)} {
-		gotPut, err := client.Put(ctx, &rpc.PutRequest{Key: "k", Metadata: metadata})
-		require.NoError(t, err)
-		want := someConversation("k")
-		want.Metadata = metadata
-		require.Equal(t, &rpc.PutReply{Conversation: want, Created: metadata == nil}, gotPut)
-	}
-	require.NoError(t, client.Tombstone(ctx, "k"))
 	gotConversation, err := client.Conversation(ctx, "k", options)
 	require.NoError(t, err)
 	require.Equal(t, someConversation("k"), *gotConversation)
@@ -190,10 +195,10 @@ func TestOptionsAreChecked(t *testing.T) {
 func TestConcurrentAppendsGetTheirOwnAnswers(t *testing.T) {
 	t.Parallel()
 	const callers, rounds = 1000, 5
-	var seen sync.Map // key -> *atomic.Int64
-	node := &stubNode{append: func(ctx context.Context, req *rpc.AppendRequest) (*rpc.AppendReply, error) {
-		count, _ := seen.LoadOrStore(req.Key, new(atomic.Int64))
-		count.(*atomic.Int64).Add(1)
+	node := newRecorder()
+	record := node.append
+	node.append = func(ctx context.Context, req *rpc.AppendRequest) (*rpc.AppendReply, error) {
+		_, _ = record(ctx, req)
 		var caller, round uint64
 		if _, err := fmt.Sscanf(string(req.Messages[0].Content), "%d/%d", &caller, &round); err != nil {
 			return nil, err
@@ -207,52 +212,25 @@ func TestConcurrentAppendsGetTheirOwnAnswers(t *testing.T) {
 			return nil, &rpc.VersionConflictError{Current: caller}
 		}
 		return &rpc.AppendReply{Seq: caller, Version: round, Messages: []rpc.Appended{{Seq: caller}}}, nil
-	}}
+	}
 	server := serve(t, "", node, ServerOptions{})
 	client := dial(t, server.address, Options{Streams: 3})
 	waitUp(t, client)
 
-	var answered, withdrawn, unknown atomic.Int64
 	var wg sync.WaitGroup
 	for caller := range uint64(callers) {
 		wg.Go(func() {
 			for round := range uint64(rounds) {
-				key := fmt.Sprintf("%d/%d", caller, round)
-				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				timeout := patience
 				if caller%4 == 0 {
-					cancel()
-					ctx, cancel = context.WithTimeout(context.Background(), rand.N(5*time.Millisecond))
+					timeout = rand.N(5 * time.Millisecond)
 				}
-				reply, err := client.Append(ctx, appendOf(key, key))
-				cancel()
-				conflict, conflicted := errors.AsType[*rpc.VersionConflictError](err)
-				switch {
-				case err == nil:
-					answered.Add(1)
-					if reply.Seq != caller || reply.Version != round || reply.Messages[0].Seq != caller {
-						t.Errorf("caller %d round %d got %+v", caller, round, reply)
-					}
-				case conflicted:
-					answered.Add(1)
-					if conflict.Current != caller {
-						t.Errorf("caller %d got %v", caller, err)
-					}
-				case errors.Is(err, rpc.ErrUnavailable):
-					withdrawn.Add(1)
-				case errors.Is(err, rpc.ErrOutcomeUnknown):
-					unknown.Add(1)
-				default:
-					t.Errorf("caller %d: %v", caller, err)
-				}
-				if caller%4 != 0 && err != nil && !conflicted {
-					t.Errorf("caller %d had time: %v", caller, err)
-				}
+				callAs(t, client, caller, round, timeout)
 			}
 		})
 	}
 	wg.Wait()
-	require.EqualValues(t, callers*rounds, answered.Load()+withdrawn.Load()+unknown.Load())
-	seen.Range(func(key, count any) bool {
+	node.seen.Range(func(key, count any) bool {
 		require.EqualValues(t, 1, count.(*atomic.Int64).Load(), "append %s reached the node more than once", key)
 		return true
 	})
@@ -264,6 +242,29 @@ func TestConcurrentAppendsGetTheirOwnAnswers(t *testing.T) {
 		require.Empty(t, l.calls)
 	}
 	require.Eventually(t, func() bool { return server.writeBytes.Load() == 0 }, patience, time.Millisecond)
+}
+
+// callAs appends as one caller and checks the answer.
+func callAs(t *testing.T, client *Client, caller, round uint64, timeout time.Duration) {
+	key := fmt.Sprintf("%d/%d", caller, round)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	reply, err := client.Append(ctx, appendOf(key, key))
+	conflict, conflicted := errors.AsType[*rpc.VersionConflictError](err)
+	switch {
+	case err == nil:
+		if reply.Seq != caller || reply.Version != round || reply.Messages[0].Seq != caller {
+			t.Errorf("caller %d round %d got %+v", caller, round, reply)
+		}
+	case conflicted:
+		if conflict.Current != caller {
+			t.Errorf("caller %d got %v", caller, err)
+		}
+	case timeout == patience:
+		t.Errorf("caller %d had time: %v", caller, err)
+	case !errors.Is(err, rpc.ErrUnavailable) && !errors.Is(err, rpc.ErrOutcomeUnknown):
+		t.Errorf("caller %d: %v", caller, err)
+	}
 }
 
 // The caller may use its memory again as soon as the call has returned, also
