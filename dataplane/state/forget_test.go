@@ -161,3 +161,20 @@ func TestForgettingDamagedRows(t *testing.T) {
 		})
 	}
 }
+
+// The oldest hot message is remembered, the one before it is not.
+func TestForgettingStopsAtTheHotLog(t *testing.T) {
+	t.Parallel()
+	h := setup(t, Options{})
+	h.put("c", "")
+	for i := range 600 {
+		h.append("c", text(fmt.Sprintf("m%d", i+1), "x"))
+	}
+	for range 4 {
+		h.append("c", make1(3000)...)
+	}
+	require.NoError(t, h.ack("c", 1, 500, 0))
+	require.False(t, h.known("c", 500))
+	require.True(t, h.known("c", 501))
+	h.check()
+}

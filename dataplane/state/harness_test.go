@@ -34,6 +34,8 @@ func mustOpenDB(t fataler, fs vfs.FS) *pebble.DB {
 	t.Helper()
 	db, err := pebble.Open("db", &pebble.Options{
 		FS: fs, Logger: quiet{}, FormatMajorVersion: pebble.FormatNewest, MemTableSize: 1 << 20,
+		// By default corruption ends the process.
+		EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}},
 	})
 	require.NoError(t, err)
 	return db

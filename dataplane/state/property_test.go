@@ -137,7 +137,7 @@ func bulkHistory(rng *rand.Rand) *history {
 			case 2:
 				ops = append(ops, bulkAppend(rng, &next, 1+rng.IntN(3)))
 			default:
-				seq := last - min(last, uint64(rng.IntN(3000)))
+				seq := last - min(last, uint64(rng.IntN([]int{3000, 20_000}[rng.IntN(2)])))
 				ops = append(ops, ArchiveAckOp(&ArchiveAck{Keep: uint64(rng.IntN(100)), Watermarks: []Watermark{{"a", seq}}}))
 			}
 		}
@@ -205,6 +205,9 @@ func requireModel(t fataler, want *model, m *Machine) {
 		got, err := m.Conversation(c.Key)
 		require.NoError(t, err)
 		require.Equal(t, c.Conversation, got)
+		rec, _, err := m.read(key)
+		require.NoError(t, err)
+		require.Equal(t, c.floor, rec.floor)
 		for from := c.FirstSeq; from <= c.LastSeq; {
 			page, err := m.Messages(c.Key, from, 700, 0)
 			require.NoError(t, err)

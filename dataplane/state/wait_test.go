@@ -101,9 +101,10 @@ func TestReadsBesideApply(t *testing.T) {
 	for _, key := range keys {
 		h.put(key, string(longMetadata))
 	}
+	var group sync.WaitGroup
+	defer group.Wait()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	var group sync.WaitGroup
 	for i := range 4 {
 		key := keys[i%2]
 		group.Go(func() { readForever(t, ctx, h.m, key, i < 2) })
