@@ -115,14 +115,12 @@ fmt: ## Format the Go code
 	@gofmt -w $$(git ls-files -co --exclude-standard '*.go')
 
 .PHONY: generate
-generate: ## Regenerate generated Go code and the OpenAPI document
+generate: ## Regenerate all generated files: protobuf code, the OpenAPI documents
 	@$(GO) generate ./...
-	@$(MAKE) --no-print-directory openapi
 
 .PHONY: openapi
-openapi: build ## Regenerate openapi/ from the running handlers
-	@$(BIN) openapi --format yaml > openapi/openapi.yaml.tmp && mv openapi/openapi.yaml.tmp openapi/openapi.yaml
-	@$(BIN) openapi --format json > openapi/openapi.json.tmp && mv openapi/openapi.json.tmp openapi/openapi.json
+openapi: ## Regenerate the documents in openapi/ from the handlers
+	@$(GO) generate ./openapi
 
 .PHONY: clean
 clean: ## Remove built programs (never data)

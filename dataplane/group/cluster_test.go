@@ -286,3 +286,47 @@ func TestSnapshotOverConflictingLog(t *testing.T) {
 	}
 	t.Log("restarted:", before != old.group.raft.Load())
 }
+
+// A lost leader is replaced as soon as the survivors are asked to look, and the
+// preferred replica goes first at a start.
+func TestFailover(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, 3)
+	old := c.leader()
+	c.put(old, "chat")
+	c.converged()
+	require.Equal(t, 0, c.replicas[2].group.rank("", "n3"))
+	require.Equal(t, 1, c.replicas[0].group.rank("", "n3"))
+	require.Equal(t, 2, c.replicas[1].group.rank("", "n3"))
+	rest := c.others(old)
+	require.Equal(t, 0, rest[0].group.rank(old.id, ""))
+	require.Equal(t, 1, rest[1].group.rank(old.id, ""))
+	c.stop(old)
+	// Long before their timeout they leave everything as it is.
+	for _, r := range rest {
+		r.group.Failover(time.Now().Add(-time.Minute), "")
+		require.Equal(t, old.id, r.group.Leader())
+	}
+	c.eventually(func() bool {
+		for _, r := range rest {
+			r.group.Failover(time.Now(), "")
+		}
+		return rest[0].group.Leading() || rest[1].group.Leading()
+	}, "nobody takes over")
+	require.Equal(t, uint64(1), c.mustAppend(c.leader(), "chat", "after"))
+}
+
+// Raft must accept what Failover sets, or it would never look early.
+func TestUrgedReplicaLooksAtOnce(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, 3)
+	old := c.leader()
+	c.converged()
+	rest := c.others(old)
+	c.stop(old)
+	for _, r := range rest {
+		r.group.Failover(time.Now().Add(time.Hour), "")
+	}
+	// Both gave up the old leader, without waiting for a timeout of an hour.
+	c.eventually(func() bool { return rest[0].group.Leader() != old.id && rest[1].group.Leader() != old.id }, "they still wait")
+}

@@ -36,6 +36,8 @@ type Group struct {
 	// everything committed before it; 0 when it must not serve reads.
 	readyTerm    atomic.Uint64
 	leadingSince atomic.Int64          // when readyTerm was set, Unix nanoseconds
+	startedAt    atomic.Int64          // of the Raft instance, Unix nanoseconds
+	urgedAt      time.Time             // startedAt of the instance last urged at its start; owned by Failover's caller
 	failure      atomic.Pointer[error] // first storage failure; writes and reads stop
 	staged       atomic.Pointer[stagedSnapshot]
 	transfer     transferState
@@ -100,6 +102,7 @@ func (g *Group) startRaft() error {
 		_ = transport.Close()
 		return fmt.Errorf("group %d: start raft: %w", g.opts.Group, err)
 	}
+	g.startedAt.Store(time.Now().UnixNano())
 	g.raft.Store(r)
 	return nil
 }
@@ -111,8 +114,10 @@ func (g *Group) stopRaft() error {
 		return nil
 	}
 	g.readyTerm.Store(0)
-	err := r.Shutdown().Error()
-	return errors.Join(err, g.transport.Load().Close())
+	stopping := r.Shutdown()
+	// Calls to peers end now, not at their deadlines: raft waits for them.
+	err := g.transport.Load().Close()
+	return errors.Join(stopping.Error(), err)
 }
 
 // restartRaft replaces a wedged instance over the same storage. State stays

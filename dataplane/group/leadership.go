@@ -169,6 +169,7 @@ func (g *Group) verifyLeader(ctx context.Context) error {
 	if r == nil {
 		return g.notLeader()
 	}
+	g.transport.Load().Expedite()
 	future := r.VerifyLeader()
 	done := make(chan error, 1)
 	go func() { done <- future.Error() }()

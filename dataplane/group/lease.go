@@ -77,6 +77,14 @@ func (l *lease) matched(id raft.ServerID, term uint64) (uint64, bool) {
 	return match, ok && l.term == term
 }
 
+// live reports whether the follower answered in this term a request that was
+// sent within the last d.
+func (l *lease) live(id raft.ServerID, term uint64, now time.Time, d time.Duration) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.term == term && now.Sub(l.heard[id]) < d
+}
+
 // revoke forgets who answered: the lease is over until followers answer anew.
 func (l *lease) revoke() {
 	l.mu.Lock()

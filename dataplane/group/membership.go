@@ -124,3 +124,22 @@ func (g *Group) MoveLeadership(preferred string) (bool, error) {
 	}
 	return false, nil
 }
+
+// HandOver passes leadership to a voter that is alive and has caught up. It does
+// nothing and reports false when this replica does not lead or nobody else can.
+func (g *Group) HandOver() (bool, error) {
+	r := g.raft.Load()
+	if r == nil || !g.Leading() {
+		return false, nil
+	}
+	now, term := time.Now(), r.CurrentTerm()
+	for _, s := range g.servers() {
+		if s.Suffrage != raft.Voter || string(s.ID) == g.opts.NodeID {
+			continue
+		}
+		if g.lease.live(s.ID, term, now, g.opts.Timing.Heartbeat) && g.caughtUp(s.ID) {
+			return true, g.TransferLeadership(string(s.ID))
+		}
+	}
+	return false, nil
+}

@@ -40,7 +40,7 @@ type Timing struct {
 
 // DefaultTiming suits 256 groups per node.
 func DefaultTiming() Timing {
-	return Timing{Heartbeat: time.Second, Election: time.Second, Commit: time.Second}
+	return Timing{Heartbeat: 2 * time.Second, Election: 2 * time.Second, Commit: time.Second}
 }
 
 // Transport is what a group needs of its node's Raft transport.
@@ -50,6 +50,9 @@ type Transport interface {
 	raft.WithClose
 	// Campaign makes the local instance stand for election at once.
 	Campaign()
+	// Expedite sends the heartbeats of the next moments without holding them
+	// back to travel with others.
+	Expedite()
 }
 
 // Options are what a group is opened with. DB, Budget and Cache are shared by

@@ -3,22 +3,30 @@ package node
 import (
 	"context"
 	"sync"
+	"time"
 )
 
-// drainFanOut bounds the leaderships handed over at a time: a follower's disk
-// takes them all.
-const drainFanOut = 16
+const (
+	// drainFanOut bounds the leaderships handed over at a time: a follower's
+	// disk takes them all.
+	drainFanOut = 16
+	// maxDrain bounds the whole: what is left fails over by itself.
+	maxDrain = 4 * time.Second
+)
 
 // Drain hands the leadership of every group led here to another replica, so
-// that writes go on without waiting for an election. Groups without another
-// voter keep it. It returns when all were tried or ctx ends.
+// that writes go on without waiting for an election. Groups of which nobody
+// else can take over keep it. It returns when all were tried, after maxDrain,
+// or when ctx ends.
 func (n *Node) Drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, maxDrain)
+	defer cancel()
 	n.draining.Store(true) // runReconcile must not take leadership changes of its own
 	slots := make(chan struct{}, drainFanOut)
 	var work sync.WaitGroup
 	for i := range n.groups {
 		g := n.groups[i].Load()
-		if g == nil || !g.Leading() || g.SoleVoter() {
+		if g == nil {
 			continue
 		}
 		select {
@@ -29,7 +37,7 @@ func (n *Node) Drain(ctx context.Context) {
 		}
 		work.Go(func() {
 			defer func() { <-slots }()
-			if err := g.TransferLeadership(""); err != nil {
+			if _, err := g.HandOver(); err != nil {
 				n.log.Debug("leadership was not handed over", "group", i, "error", err)
 			}
 		})

@@ -23,13 +23,18 @@ import (
 	"github.com/fastpaca/fastpaca/dataplane/transport"
 )
 
+// heartbeatBeats is how many times per heartbeat timeout the heartbeats of all
+// groups are sent, gathered. Raft sends about seven per timeout.
+const heartbeatBeats = 32
+
 // openFanOut is how many groups are opened or closed at a time.
 const openFanOut = 16
 
 // Node is a running data node.
 //
 // Goroutines: runSession (owner of the assignment and of which groups are
-// open), runReconcile (drives the groups led here), and those of the groups, the transport and the storage. Close stops
+// open), runReconcile (drives the groups led here), runFailover (replaces lost
+// leaders), and those of the groups, the transport and the storage. Close stops
 // all of them in that order.
 type Node struct {
 	conf    Config
@@ -52,7 +57,7 @@ type Node struct {
 	done     chan struct{} // closed by Close
 	changed  chan struct{} // capacity 1: a leadership change asks for an early report
 	cancel   context.CancelFunc
-	work     sync.WaitGroup // runSession and runReconcile
+	work     sync.WaitGroup // runSession, runReconcile, runFailover
 	once     sync.Once
 	err      error
 }
@@ -71,7 +76,9 @@ func Open(conf Config) (*Node, error) {
 	}
 	mux, err := transport.New(transport.Config{
 		NodeID: conf.ID, Dial: conf.Dial, Logger: log,
-		Timeouts: transport.Timeouts{Heartbeat: conf.Timing.Heartbeat, Vote: conf.Timing.Election},
+		Timeouts: transport.Timeouts{
+			Beat: conf.Timing.Heartbeat / heartbeatBeats, Heartbeat: conf.Timing.Heartbeat, Vote: conf.Timing.Election,
+		},
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("data node: %w", err), engine.Close())
@@ -99,6 +106,7 @@ func Open(conf Config) (*Node, error) {
 	}
 	n.work.Go(func() { n.runSession(ctx) })
 	n.work.Go(func() { n.runReconcile(ctx) })
+	n.work.Go(func() { n.runFailover(ctx) })
 	return n, nil
 }
 

@@ -45,6 +45,38 @@ func (n *Node) runReconcile(ctx context.Context) {
 	}
 }
 
+// failoverInterval is how often each group is asked whether it lost its leader.
+// It bounds what a failover takes longer than the heartbeat timeout.
+const failoverInterval = 20 * time.Millisecond
+
+// runFailover lets groups that lost their leader look for another.
+func (n *Node) runFailover(ctx context.Context) {
+	tick := time.NewTicker(failoverInterval)
+	defer tick.Stop()
+	var preferred [rpc.Groups]string
+	var seen *controlrpc.Assignment
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			if a := n.assigned.Load(); a != nil && a != seen {
+				seen = a
+				for _, ga := range a.Groups {
+					if int(ga.Group) < rpc.Groups {
+						preferred[ga.Group] = string(ga.Preferred)
+					}
+				}
+			}
+			for i := range n.groups {
+				if g := n.groups[i].Load(); g != nil {
+					g.Failover(now, preferred[i])
+				}
+			}
+		}
+	}
+}
+
 func members(replicas []controlrpc.Replica) []group.Member {
 	want := make([]group.Member, len(replicas))
 	for i, r := range replicas {

@@ -90,6 +90,8 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.FS == nil {
 		o.FS = d.FS
+	}
+	if o.FS == vfs.Default {
 		// One spelling of the directory: the lock is by process and file, and
 		// opening the lock file under a second name would release it.
 		dir, err := filepath.Abs(o.Dir)

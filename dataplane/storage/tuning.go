@@ -21,7 +21,7 @@ const (
 	bloomBitsPerKey    = 10
 	baseLevelBytes     = 128 << 20
 	l0FileBytes        = 4 << 20
-	l0CompactAt        = 4
+	l0CompactAt        = 8
 	l0StopAt           = 40
 	compactionsMax     = 2
 	manifestBytesMax   = 4 << 20
@@ -29,9 +29,6 @@ const (
 	walBytesPerSync    = 512 << 10
 	tableBytesPerSync  = 1 << 20
 	rangeDelFlushDelay = 30 * time.Second
-	// compressedFrom is the first level that is worth compressing well: it is
-	// written once and then only read.
-	compressedFrom = 5
 )
 
 func (e *Engine) pebbleOptions() *pebble.Options {
@@ -59,22 +56,14 @@ func (e *Engine) pebbleOptions() *pebble.Options {
 		level.BlockSize = blockBytes
 		level.IndexBlockSize = indexBlockBytes
 		level.FilterPolicy = bloom.FilterPolicy(bloomBitsPerKey)
-		profile := block.FastestCompression
-		if i >= compressedFrom {
-			profile = block.BalancedCompression
-		}
-		level.Compression = func() *block.CompressionProfile { return profile }
+		level.Compression = func() *block.CompressionProfile { return block.FastestCompression }
 	}
 	o.Experimental.SpanPolicyFunc = spanPolicy
-	if tweak != nil { tweak(o) }
 	return o
 }
 
-// spanPolicy cuts tables at the borders between the Raft log and the rest, so
-// that dropping a truncated log never rewrites a message, and spares the log,
-// which is short-lived, the slower compression.
-var tweak func(*pebble.Options)
-
+// spanPolicy cuts tables at the borders of the Raft log, so that a table of
+// truncated log can be dropped whole and never drags messages into a rewrite.
 func spanPolicy(start []byte) (pebble.SpanPolicy, []byte, error) {
 	space := byte(0)
 	if len(start) > 0 {
@@ -84,7 +73,7 @@ func spanPolicy(start []byte) (pebble.SpanPolicy, []byte, error) {
 	case space < SpaceLog:
 		return pebble.SpanPolicy{}, []byte{SpaceLog}, nil
 	case space == SpaceLog:
-		return pebble.SpanPolicy{PreferFastCompression: true}, []byte{SpaceLog + 1}, nil
+		return pebble.SpanPolicy{}, []byte{SpaceLog + 1}, nil
 	}
 	return pebble.SpanPolicy{}, nil, nil
 }

@@ -115,7 +115,7 @@ func BenchmarkNetworkTransport(b *testing.B) {
 func BenchmarkIdleCluster(b *testing.B) {
 	for _, beat := range []time.Duration{0, 50 * time.Millisecond} {
 		b.Run(fmt.Sprintf("beat=%v", beat), func(b *testing.B) {
-			c := newCluster(b, 256, func(conf *Config) { conf.Timeouts.Beat = beat })
+			c := newCluster(b, 256, time.Second, func(conf *Config) { conf.Timeouts.Beat = beat })
 			for g := range c.groups {
 				c.replica(c.ids[g%len(c.ids)], g).view.Campaign()
 			}

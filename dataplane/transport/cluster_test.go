@@ -86,6 +86,16 @@ func (s *gatedStore) StoreLogs(logs []*raft.Log) error {
 	return s.InmemStore.StoreLogs(logs)
 }
 
+// hold holds up further writes until the returned function is called.
+func (s *gatedStore) hold() (release func()) {
+	gate := make(chan struct{})
+	s.gate.Store(&gate)
+	return sync.OnceFunc(func() {
+		s.gate.Store(nil)
+		close(gate)
+	})
+}
+
 // replica is one group on one node. Its stores outlive the instance.
 type replica struct {
 	raft  *raft.Raft
@@ -102,9 +112,7 @@ type cluster struct {
 	ids    []string
 	groups int
 	edit   func(*Config)
-	// heartbeat is raft's HeartbeatTimeout and ElectionTimeout, commit its
-	// CommitTimeout.
-	heartbeat, commit time.Duration
+	heartbeat time.Duration // raft's HeartbeatTimeout, and all that depends on it
 	// slowRestore, when set, holds up the restoring of snapshots by replicas
 	// started from then on.
 	slowRestore chan struct{}
@@ -119,12 +127,9 @@ const (
 	clusterGroups    = 16
 )
 
-func newCluster(t testing.TB, groups int, edit func(*Config)) *cluster {
-	c := &cluster{t: t, net: newNetwork(t), ids: []string{"a", "b", "c"}, groups: groups, edit: edit, heartbeat: clusterHeartbeat, commit: 50 * time.Millisecond,
+func newCluster(t testing.TB, groups int, heartbeat time.Duration, edit func(*Config)) *cluster {
+	c := &cluster{t: t, net: newNetwork(t), ids: []string{"a", "b", "c"}, groups: groups, edit: edit, heartbeat: heartbeat,
 		nodes: map[string]*node{}, replicas: map[string][]*replica{}}
-	if groups > clusterGroups {
-		c.heartbeat, c.commit = time.Second, time.Second
-	}
 	for _, id := range c.ids {
 		c.startNode(id)
 	}
@@ -174,7 +179,7 @@ func (c *cluster) startReplica(id string, g int) *replica {
 	conf.Logger = hclog.NewNullLogger()
 	conf.SnapshotInterval = time.Hour
 	conf.TrailingLogs = 1
-	conf.CommitTimeout = c.commit
+	conf.CommitTimeout = c.heartbeat / 4
 	next := &replica{fsm: &ledger{gate: c.slowRestore}, logs: r.logs, snaps: r.snaps, view: nd.Group(uint16(g))}
 	if fresh {
 		var servers []raft.Server
@@ -257,14 +262,23 @@ func (c *cluster) apply(g int, command string, among ...string) string {
 	return attempt
 }
 
-// elect makes node id lead every group.
+// elect makes node id lead every group. Another may win the first election, so
+// it stands again until it leads.
 func (c *cluster) elect(id string) {
 	c.t.Helper()
 	for g := range c.groups {
-		c.replica(id, g).view.Campaign()
-	}
-	for g := range c.groups {
-		eventually(c.t, func() bool { return c.leader(g, c.ids...) == id }, fmt.Sprintf("%s to lead group %d", id, g))
+		r := c.replica(id, g)
+		var stood time.Time
+		eventually(c.t, func() bool {
+			if c.leader(g, c.ids...) == id {
+				return true
+			}
+			if r.raft.State() != raft.Leader && time.Since(stood) > c.heartbeat {
+				stood = time.Now()
+				r.view.Campaign()
+			}
+			return false
+		}, fmt.Sprintf("%s to lead group %d", id, g))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -73,8 +74,9 @@ func TestConformanceRoundTrips(t *testing.T) {
 	date := time.Date(2026, 7, 9, 1, 2, 3, 456789, time.UTC)
 	conf := configurationBytes()
 	for name, tc := range map[string]struct {
-		req, resp, out any
-		call           func(rt rpcTransport, req, out any) error
+		req, resp any
+		stale     any // what out holds before the call
+		call      func(rt rpcTransport, req, out any) error
 	}{
 		"append": {
 			&raft.AppendEntriesRequest{RPCHeader: testHeader("a"), Term: 10, Leader: []byte("a"), PrevLogEntry: 100, PrevLogTerm: 4, LeaderCommitIndex: 90,
@@ -126,11 +128,13 @@ func TestConformanceRoundTrips(t *testing.T) {
 			t.Parallel()
 			conform(t, func(t *testing.T, from, to rpcTransport) {
 				got := answerNext(to, tc.resp, nil)
-				require.NoError(t, tc.call(from, tc.req, tc.out))
+				out := reflect.New(reflect.TypeOf(tc.stale).Elem())
+				out.Elem().Set(reflect.ValueOf(tc.stale).Elem())
+				require.NoError(t, tc.call(from, tc.req, out.Interface()))
 				rpc := receive(t, got, "request")
 				require.Equal(t, tc.req, rpc.Command)
 				require.Nil(t, rpc.Reader)
-				require.Equal(t, tc.resp, tc.out)
+				require.Equal(t, tc.resp, out.Interface())
 			})
 		})
 	}

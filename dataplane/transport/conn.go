@@ -242,6 +242,8 @@ func (c *conn) reply(k kind, group uint16, id uint64, m any) {
 	}
 }
 
+var errSilent = errors.New("peer is silent")
+
 // sweep ends calls past their deadline and a connection whose peer gives no
 // sign of life. The Mux's clock goroutine calls it at every tick.
 func (c *conn) sweep(now time.Duration) {
@@ -254,7 +256,7 @@ func (c *conn) sweep(now time.Duration) {
 	case c.pingAt != 0 && received >= c.pingAt:
 		c.pingAt = 0
 	case c.pingAt != 0 && now-c.pingAt > patience:
-		c.close(fmt.Errorf("%w: peer is silent", ErrTimeout))
+		c.close(errSilent)
 	case c.pingAt == 0 && now-received > patience && c.calls.live() > 0:
 		c.pingAt = now
 		_ = c.out.push(kindPing, 0, 0, nil) // when the queue is full, silence decides

@@ -3,6 +3,7 @@ package transport
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 func TestRaftElectsAndCommits(t *testing.T) {
 	t.Parallel()
 	var preVotes atomic.Int32
-	c := newCluster(t, clusterGroups, func(conf *Config) {
+	c := newCluster(t, clusterGroups, clusterHeartbeat, func(conf *Config) {
 		conf.Observer.RoundTrip = func(_ string, lane Lane, operation string, _ time.Duration, err error) {
 			if operation == "pre-vote" && lane == LaneElection && err == nil {
 				preVotes.Add(1)
@@ -39,7 +40,7 @@ func TestRaftElectsAndCommits(t *testing.T) {
 // when it returns at another address, without a configuration change.
 func TestRaftSurvivesTheLossOfALeader(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, clusterGroups, nil)
+	c := newCluster(t, clusterGroups, clusterHeartbeat, nil)
 	c.elect("a")
 	stop := c.load()
 	before, without := make([]string, c.groups), make([]string, c.groups)
@@ -63,7 +64,7 @@ func TestRaftSurvivesTheLossOfALeader(t *testing.T) {
 // a replica that is in the middle of something else.
 func TestRaftOldLeaderReturnsUnderLoad(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, clusterGroups, nil)
+	c := newCluster(t, clusterGroups, clusterHeartbeat, nil)
 	c.elect("a")
 	stop := c.load()
 	for round := range 3 {
@@ -95,7 +96,8 @@ func TestRaftOldLeaderReturnsUnderLoad(t *testing.T) {
 // the other groups' do not, and nobody loses leadership.
 func TestRaftOneBlockedReplica(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, clusterGroups, nil)
+	// Patient, so that a busy machine does not cost anybody the leadership.
+	c := newCluster(t, clusterGroups, 4*clusterHeartbeat, nil)
 	c.elect("a")
 	terms := make([]uint64, c.groups)
 	for g := range c.groups {
@@ -103,11 +105,11 @@ func TestRaftOneBlockedReplica(t *testing.T) {
 		terms[g] = c.replica("a", g).raft.CurrentTerm()
 	}
 	blocked := c.replica("b", 0)
-	gate := make(chan struct{})
-	blocked.logs.gate.Store(&gate)
+	release := blocked.logs.hold()
+	t.Cleanup(release) // or a failing test could not shut the replica down
 	c.apply(0, "beyond b", "a")
 	begin := c.nodes["a"].Stats().Election.FramesOut
-	deadline := time.Now().Add(3 * clusterHeartbeat)
+	deadline := time.Now().Add(c.heartbeat * 3 / 2)
 	for n := 0; time.Now().Before(deadline); n++ {
 		for g := range c.groups {
 			require.NoError(t, c.replica("a", g).raft.Apply([]byte(fmt.Sprintf("during %d", n)), time.Second).Error(), "group %d", g)
@@ -118,8 +120,7 @@ func TestRaftOneBlockedReplica(t *testing.T) {
 		require.Equal(t, "a", c.leader(g, c.ids...))
 		require.Equal(t, terms[g], c.replica("a", g).raft.CurrentTerm())
 	}
-	blocked.logs.gate.Store(nil)
-	close(gate)
+	release()
 	for g := range c.groups {
 		c.requireConverged(g, nil)
 	}
@@ -128,7 +129,7 @@ func TestRaftOneBlockedReplica(t *testing.T) {
 // A replica's instance is restarted in place under load.
 func TestRaftRestartInPlace(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, clusterGroups, nil)
+	c := newCluster(t, clusterGroups, clusterHeartbeat, nil)
 	c.elect("a")
 	stop := c.load()
 	for g := range c.groups {
@@ -144,7 +145,7 @@ func TestRaftRestartInPlace(t *testing.T) {
 
 func TestRaftTransfersLeadership(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, clusterGroups, nil)
+	c := newCluster(t, clusterGroups, clusterHeartbeat, nil)
 	c.elect("a")
 	for g := range c.groups {
 		c.apply(g, "before", "a")
@@ -159,7 +160,7 @@ func TestRaftTransfersLeadership(t *testing.T) {
 func TestRaftInstallsSnapshots(t *testing.T) {
 	t.Parallel()
 	var most atomic.Int64
-	c := newCluster(t, clusterGroups, func(conf *Config) {
+	c := newCluster(t, clusterGroups, clusterHeartbeat, func(conf *Config) {
 		conf.Limits.InboundSnapshots, conf.Limits.OutboundSnapshots = 2, 2
 	})
 	c.elect("a")
@@ -192,7 +193,7 @@ func TestRaftInstallsSnapshots(t *testing.T) {
 // heartbeats of all others flow between the same nodes.
 func TestRaftSlowSnapshotDisturbsNobody(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, clusterGroups, nil)
+	c := newCluster(t, clusterGroups, clusterHeartbeat, nil)
 	c.elect("a")
 	c.kill("c")
 	for n := range 4 {
@@ -201,6 +202,8 @@ func TestRaftSlowSnapshotDisturbsNobody(t *testing.T) {
 	require.NoError(t, c.replica("a", 0).raft.Snapshot().Error())
 	require.NoError(t, c.replica("b", 0).raft.Snapshot().Error())
 	c.slowRestore = make(chan struct{})
+	release := sync.OnceFunc(func() { close(c.slowRestore) })
+	t.Cleanup(release) // or a failing test could not shut the replica down
 	c.restart("c")
 	eventually(t, func() bool { return c.nodes["c"].Stats().InboundSnapshots > 0 }, "a snapshot")
 	for n := range 20 {
@@ -212,7 +215,7 @@ func TestRaftSlowSnapshotDisturbsNobody(t *testing.T) {
 		last := c.replica("a", g).fsm
 		eventually(t, func() bool { return c.replica("c", g).fsm.copy().Chain == last.copy().Chain }, "c to follow")
 	}
-	close(c.slowRestore)
+	release()
 	for g := range c.groups {
 		c.requireConverged(g, nil)
 	}

@@ -256,7 +256,7 @@ func TestSnapshotEndsWithItsViews(t *testing.T) {
 // No byte within the stall timeout ends a transfer, from either side.
 func TestStalledSnapshot(t *testing.T) {
 	t.Parallel()
-	short := func(c *Config) { c.Timeouts.SnapshotStall = 60 * time.Millisecond }
+	short := func(c *Config) { c.Timeouts.SnapshotStall = time.Second }
 	t.Run("sender", func(t *testing.T) {
 		t.Parallel()
 		_, a, b := pairOf(t, short)
@@ -306,13 +306,24 @@ func TestSlowInstallation(t *testing.T) {
 	require.NoError(t, receive(t, outcome, "end"))
 }
 
-// Signs of life do not help beyond the time that the size allows.
+// Signs of life do not help beyond the time that the size allows, which both
+// ends keep.
 func TestEndlessInstallation(t *testing.T) {
 	t.Parallel()
-	_, a, b := pairOf(t, func(c *Config) { c.Timeouts.Snapshot = 50 * time.Millisecond })
-	_ = b.Group(1) // nobody receives
-	require.ErrorIs(t, receive(t, install(a.Group(1), zeroes(5), 5), "end"), ErrTimeout)
-	eventually(t, func() bool { return b.Stats().InboundSnapshots == 0 }, "room at the receiver")
+	for keeper, want := range map[string]error{"a": ErrTimeout, "b": ErrGroupBusy} {
+		t.Run(keeper, func(t *testing.T) {
+			t.Parallel()
+			_, a, b := pairOf(t, func(c *Config) {
+				c.Timeouts.SnapshotStall = time.Second
+				if c.NodeID == keeper {
+					c.Timeouts.Snapshot = 500 * time.Millisecond
+				}
+			})
+			_ = b.Group(1) // nobody receives
+			require.ErrorIs(t, receive(t, install(a.Group(1), zeroes(5), 5), "end"), want)
+			eventually(t, func() bool { return b.Stats().InboundSnapshots == 0 }, "room at the receiver")
+		})
+	}
 }
 
 func TestSnapshotTimeGrowsWithSize(t *testing.T) {

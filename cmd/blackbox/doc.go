@@ -1,0 +1,11 @@
+// Package blackbox holds the suites that know nothing of the server but its
+// contract: they start the built program, or take the URL of a running one,
+// and speak HTTP to it. Nothing below this directory may import a package of
+// the server, so a refactoring cannot make a suite agree with a mistake.
+//
+//   - process starts, watches and kills servers.
+//   - client speaks the API and verifies what it reads.
+//   - conformance holds the cases of the API contract, named by their numbers.
+//   - faults kills, starves and corrupts servers, and counts what is left.
+//   - readme runs the commands that README.md shows.
+package blackbox
