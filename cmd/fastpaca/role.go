@@ -40,7 +40,13 @@ func (c *roleConfig) validate() error {
 // on; nil when nothing but a signal ends it.
 type role func(log *slog.Logger, stdout io.Writer, p *parts) (failed <-chan error, err error)
 
-// runRole starts a role, waits for a signal or its failure, and stops it.
+// stopGrace is what stopping may take beyond the time that requests get. A write
+// that waits for a full disk can hold it up for ever; killing the process loses
+// nothing that was acknowledged.
+const stopGrace = 5 * time.Second
+
+// runRole starts a role, waits for a signal or its failure, and stops it. A role
+// that failed is not stopped in order: what it would wait for may never come.
 func runRole(ctx context.Context, conf roleConfig, c *cli.Context, start role) error {
 	tuneRuntime()
 	log, err := conf.Log.logger(c.App.ErrWriter)
@@ -48,17 +54,25 @@ func runRole(ctx context.Context, conf roleConfig, c *cli.Context, start role) e
 		return err
 	}
 	p := &parts{}
-	failed, err := start(log, c.App.Writer, p)
-	if err == nil {
+	failed, startErr := start(log, c.App.Writer, p)
+	if startErr == nil {
 		select {
 		case <-ctx.Done():
 			log.Info("shutting down")
-		case err = <-failed:
+		case err := <-failed:
+			return err
 		}
 	}
 	stopCtx, cancel := context.WithTimeout(context.Background(), conf.ShutdownTimeout)
 	defer cancel()
-	return errors.Join(err, p.stop(stopCtx))
+	stopped := make(chan error, 1)
+	go func() { stopped <- p.stop(stopCtx) }()
+	select {
+	case err := <-stopped:
+		return errors.Join(startErr, err)
+	case <-time.After(conf.ShutdownTimeout + stopGrace):
+		return errors.Join(startErr, errors.New("not everything stopped in time; nothing acknowledged is lost"))
+	}
 }
 
 // addressList splits a comma-separated list of HOST:PORT.

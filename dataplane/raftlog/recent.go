@@ -35,15 +35,13 @@ func (r *recent) add(logs []*raft.Log) {
 		r.entries = append(r.entries, *l)
 		r.bytes += entryBytes(l)
 	}
-	drop := 0
-	for len(r.entries)-drop > maxRecentEntries || (r.bytes > maxRecentBytes && drop < len(r.entries)) {
-		r.bytes -= entryBytes(&r.entries[drop])
+	drop, bytes := 0, r.bytes
+	for len(r.entries)-drop > maxRecentEntries || (bytes > maxRecentBytes && drop < len(r.entries)) {
+		bytes -= entryBytes(&r.entries[drop])
 		drop++
 	}
 	if drop > 0 {
-		n := copy(r.entries, r.entries[drop:])
-		clear(r.entries[n:])
-		r.entries = r.entries[:n]
+		r.keep(drop, len(r.entries))
 	}
 }
 
@@ -58,13 +56,35 @@ func (r *recent) get(index uint64, l *raft.Log) bool {
 	return true
 }
 
-// forget drops the window when it touches the range.
+// forget drops the entries of the range, and the whole window if the range is
+// inside of it.
 func (r *recent) forget(low, high uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n := len(r.entries); n > 0 && low <= r.entries[n-1].Index && r.entries[0].Index <= high {
+	n := len(r.entries)
+	if n == 0 || low > r.entries[n-1].Index || high < r.entries[0].Index {
+		return
+	}
+	switch first, last := r.entries[0].Index, r.entries[n-1].Index; {
+	case low <= first && high < last:
+		r.keep(int(high-first)+1, n)
+	case low > first && high >= last:
+		r.keep(0, int(low-first))
+	default:
 		r.clear()
 	}
+}
+
+// keep drops all but entries[from:to].
+func (r *recent) keep(from, to int) {
+	for i := range r.entries {
+		if i < from || i >= to {
+			r.bytes -= entryBytes(&r.entries[i])
+		}
+	}
+	n := copy(r.entries, r.entries[from:to])
+	clear(r.entries[n:])
+	r.entries = r.entries[:n]
 }
 
 func (r *recent) clear() {

@@ -105,7 +105,6 @@ func TestFullDiskBlocksAndRecovers(t *testing.T) {
 	opts := diskOptions(at)
 	opts.FreeReserveBytes = -1
 	e := mustOpen(t, opts)
-
 	var acked [4]atomic.Int64
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -118,8 +117,7 @@ func TestFullDiskBlocksAndRecovers(t *testing.T) {
 					return
 				default:
 				}
-				// Overwriting a bounded set of keys keeps the data small and
-				// compactions busy.
+				// A bounded set of keys keeps the data small, compactions busy.
 				key := fmt.Appendf(nil, "\x22%d-%04d", w, i%500)
 				value := fmt.Appendf(noise(rng, 2000), "%012d", i)
 				if err := e.DB().Set(key, value, pebble.Sync); err != nil {
