@@ -113,7 +113,7 @@ func (s *State) write(w io.Writer) error {
 	}
 	data := make([]byte, 0, snapshotHeader+len(payload)+sha256.Size)
 	data = append(data, snapshotMagic...)
-	data = append(data, Version)
+	data = append(data, s.requires())
 	data = binary.BigEndian.AppendUint64(data, uint64(len(payload)))
 	data = append(data, payload...)
 	sum := sha256.Sum256(data)

@@ -145,10 +145,7 @@ func TestWipedNodeNeverFormsAgain(t *testing.T) {
 
 	assignment, _ := h.state.Assignment("d1")
 	require.Greater(t, assignment.Version, before)
-	require.Len(t, assignment.Groups, Groups)
-	for _, group := range assignment.Groups {
-		require.False(t, group.Bootstrap)
-	}
+	require.Empty(t, assignment.Groups, "nor host empty what it was to hold")
 	require.ErrorIs(t, h.apply(register("d1")).Err, ErrConflict, "the old directory does not come back")
 }
 
@@ -511,7 +508,7 @@ func TestBootstrapIsToldToOneDirectoryOnly(t *testing.T) {
 }
 
 func FuzzApply(f *testing.F) {
-	for _, command := range []Command{create(), register("d1"), place(3, "d1"), form(0, 1)} {
+	for _, command := range []Command{create(), register("d1"), place(3, "d1"), form(0, 1), startMove(0, "", "d2"), advance(0, 1, PhaseJoin), abort(0, 1, "d2")} {
 		data, err := Encode(command)
 		require.NoError(f, err)
 		f.Add(data[1], data[frameHeader:])
@@ -521,6 +518,9 @@ func FuzzApply(f *testing.F) {
 	h.must(register("d1"))
 	h.must(register("d2"))
 	h.must(place(10, "d1", "d2"))
+	h.must(form(0, 1, 2))
+	h.must(register("d3"))
+	h.must(startMove(1, "", "d3"))
 	f.Fuzz(func(t *testing.T, kind byte, payload []byte) {
 		data, err := frame(Kind(kind), Version, 0, payload)
 		if err != nil {

@@ -39,8 +39,12 @@ const (
 	flagIgnorable  = 0x01
 	flagsSupported = flagIgnorable
 
-	// Version is the catalog version of this program.
-	Version = 1
+	// Version is the catalog version of this program: the newest that follows.
+	Version = versionMoves
+	// versionFirst knows the cluster, its nodes and where groups were placed.
+	versionFirst = 1
+	// versionMoves knows moves and changes of the preferred leader.
+	versionMoves = 2
 
 	// MaxCommandBytes bounds an encoded command.
 	MaxCommandBytes = 1 << 20
@@ -56,9 +60,23 @@ const (
 	KindRegisterNode  Kind = 2
 	KindPlaceGroups   Kind = 20
 	KindFormGroups    Kind = 21
+	KindPreferLeaders Kind = 22
+	KindStartMoves    Kind = 40
+	KindAdvanceMoves  Kind = 41
+	KindAbortMoves    Kind = 42
 )
 
-// Command is one change of the catalog. The types of this file implement it.
+// requires is the lowest catalog version that applies a kind correctly.
+func (k Kind) requires() uint8 {
+	switch k {
+	case KindPreferLeaders, KindStartMoves, KindAdvanceMoves, KindAbortMoves:
+		return versionMoves
+	}
+	return versionFirst
+}
+
+// Command is one change of the catalog. The types of this file and of
+// movecommand.go implement it.
 type Command interface {
 	kind() Kind
 	// apply changes the draft, or returns why it does not.
@@ -121,7 +139,7 @@ func Encode(command Command) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode catalog command: %w", err)
 	}
-	return frame(command.kind(), Version, 0, payload)
+	return frame(command.kind(), command.kind().requires(), 0, payload)
 }
 
 func frame(kind Kind, requires, flags uint8, payload []byte) ([]byte, error) {
@@ -155,17 +173,8 @@ func Decode(data []byte) (Command, error) {
 		return nil, fmt.Errorf("%w: command %d of format %d, version %d, flags %#x",
 			ErrUnsupported, kind, data[0], requires, flags)
 	}
-	var command Command
-	switch kind {
-	case KindCreateCluster:
-		command = &CreateCluster{}
-	case KindRegisterNode:
-		command = &RegisterNode{}
-	case KindPlaceGroups:
-		command = &PlaceGroups{}
-	case KindFormGroups:
-		command = &FormGroups{}
-	default:
+	command := empty(kind)
+	if command == nil {
 		if flags&flagIgnorable != 0 {
 			return &ignored{number: kind}, nil
 		}
@@ -175,4 +184,27 @@ func Decode(data []byte) (Command, error) {
 		return nil, fmt.Errorf("%w: command %d: %w", ErrCorrupt, kind, err)
 	}
 	return command, nil
+}
+
+// empty returns a command of a kind without content, or nil.
+func empty(kind Kind) Command {
+	switch kind {
+	case KindCreateCluster:
+		return &CreateCluster{}
+	case KindRegisterNode:
+		return &RegisterNode{}
+	case KindPlaceGroups:
+		return &PlaceGroups{}
+	case KindFormGroups:
+		return &FormGroups{}
+	case KindPreferLeaders:
+		return &PreferLeaders{}
+	case KindStartMoves:
+		return &StartMoves{}
+	case KindAdvanceMoves:
+		return &AdvanceMoves{}
+	case KindAbortMoves:
+		return &AbortMoves{}
+	}
+	return nil
 }

@@ -60,6 +60,9 @@ type Replica struct {
 	Voter bool       `json:"voter,omitempty"`
 	// Generation is the node's when the replica was placed there.
 	Generation uint32 `json:"generation"`
+	// Leaving: the group's leader is to remove the replica. Its node keeps it
+	// until the leader has reported that it did.
+	Leaving bool `json:"leaving,omitempty"`
 }
 
 // Group is where a group lives.
@@ -74,6 +77,14 @@ type Group struct {
 	Formed bool `json:"formed,omitempty"`
 	// Changed is the index of the command that last changed the group.
 	Changed uint64 `json:"changed,omitempty"`
+	// Move is the move under way, or nil. A group has one at most.
+	Move *Move `json:"move,omitempty"`
+	// Step is the index of the command that last took a move of the group from
+	// one phase to another, its end included, or 0. A node whose assignment is
+	// older knows nothing of that yet.
+	Step uint64 `json:"step,omitempty"`
+	// Term is the highest of a leader of the group whose report was acted upon.
+	Term uint64 `json:"term,omitempty"`
 }
 
 // Holds reports whether a node has a replica of the group.
@@ -105,6 +116,19 @@ type State struct {
 	Nodes map[rpc.NodeID]Node `json:"nodes,omitempty"`
 	// Placed has Groups entries once the cluster was created.
 	Placed []Group `json:"groups,omitempty"`
+	// LastMove is the id of the newest move there was.
+	LastMove uint64 `json:"last_move,omitempty"`
+	// MovesFinished and MovesAborted count the moves that are over.
+	MovesFinished uint64 `json:"moves_finished,omitempty"`
+	MovesAborted  uint64 `json:"moves_aborted,omitempty"`
+}
+
+// requires is the lowest catalog version that understands the state.
+func (s *State) requires() uint8 {
+	if s.LastMove > 0 {
+		return versionMoves
+	}
+	return versionFirst
 }
 
 // NodeIDs returns the ids of all nodes in ascending order.
@@ -161,12 +185,12 @@ func (s *State) validate() error {
 
 func (s *State) validateGroup(group *Group) error {
 	if len(group.Replicas) == 0 {
-		if group.Formed || group.Preferred != "" || group.Bootstrap != "" {
+		if group.Formed || group.Preferred != "" || group.Bootstrap != "" || group.Move != nil {
 			return errors.New("it is not placed, yet in use")
 		}
 		return nil
 	}
-	if len(group.Replicas) > MaxReplicas || group.Changed > s.Index {
+	if len(group.Replicas) > MaxReplicas || group.Changed > s.Index || group.Step > s.Index {
 		return errors.New("it is inconsistent")
 	}
 	for i, replica := range group.Replicas {
@@ -176,6 +200,18 @@ func (s *State) validateGroup(group *Group) error {
 		if node, known := s.Nodes[replica.Node]; !known || replica.Generation == 0 || replica.Generation > node.Generation {
 			return fmt.Errorf("replica on node %q is inconsistent", replica.Node)
 		}
+		if replica.Leaving && group.Move == nil {
+			return fmt.Errorf("replica on node %q leaves without a move", replica.Node)
+		}
+	}
+	if !group.prefersMember() {
+		return errors.New("nobody who stays is to lead it")
+	}
+	if group.Move != nil {
+		if group.Move.ID > s.LastMove {
+			return errors.New("its move was never started")
+		}
+		return group.Move.validate(group)
 	}
 	return nil
 }

@@ -18,17 +18,19 @@ func (s *State) Assignment(id rpc.NodeID) (*rpc.Assignment, bool) {
 	for number := range s.Placed {
 		group := &s.Placed[number]
 		own := group.replica(id)
-		if own == nil {
+		// A replica whose data the node has lost must not come back empty: it
+		// would vote as the one that it was. The node gets another one once the
+		// group's leader has removed it.
+		if own == nil || own.Generation != node.Generation {
 			continue
 		}
 		assignment.Groups = append(assignment.Groups, rpc.GroupAssignment{
 			Group:     uint16(number),
-			Replicas:  group.RPC(),
+			Replicas:  asRPC(group.Members()),
 			Preferred: group.Preferred,
-			// A node that lost its data since cannot know whether it had
-			// formed the group, so it does not form it again.
-			Bootstrap: !group.Formed && group.Bootstrap == id && own.Generation == node.Generation,
+			Bootstrap: !group.Formed && group.Bootstrap == id,
 		})
+		// Those that leave included: until they are gone they may be needed.
 		for _, replica := range group.Replicas {
 			assignment.Addresses[replica.Node] = s.Nodes[replica.Node].Address
 		}
@@ -36,11 +38,22 @@ func (s *State) Assignment(id rpc.NodeID) (*rpc.Assignment, bool) {
 	return assignment, true
 }
 
-// RPC returns the group's replicas as tables and assignments show them.
-func (g *Group) RPC() []rpc.Replica {
-	replicas := make([]rpc.Replica, len(g.Replicas))
-	for i, replica := range g.Replicas {
+func asRPC(members []Replica) []rpc.Replica {
+	replicas := make([]rpc.Replica, len(members))
+	for i, replica := range members {
 		replicas[i] = rpc.Replica{Node: replica.Node, Voter: replica.Voter}
+	}
+	return replicas
+}
+
+// serving returns the replicas of a group that can serve: those that vote, or
+// are about to and have all that is needed, on nodes that have kept their data.
+func (s *State) serving(group *Group) []rpc.Replica {
+	var replicas []rpc.Replica
+	for _, replica := range group.Replicas {
+		if replica.Voter && s.Intact(replica) {
+			replicas = append(replicas, rpc.Replica{Node: replica.Node, Voter: true})
+		}
 	}
 	return replicas
 }
@@ -57,7 +70,7 @@ func (s *State) Table() *rpc.Table {
 	groups := make([]rpc.Placement, len(s.Placed))
 	for number := range s.Placed {
 		group := &s.Placed[number]
-		groups[number] = rpc.Placement{Replicas: group.RPC(), Preferred: group.Preferred}
+		groups[number] = rpc.Placement{Replicas: s.serving(group), Preferred: group.Preferred}
 		placed = placed || len(group.Replicas) > 0
 	}
 	if placed {

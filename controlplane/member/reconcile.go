@@ -28,7 +28,11 @@ func (s *Server) reconcile(t *tenure, state *catalog.State) error {
 	case !state.IsPlaced():
 		return s.placeGroups(t, state)
 	}
-	return s.formGroups(t, state)
+	s.watchHealth(t, state)
+	if formed, err := s.formGroups(t, state); formed || err != nil {
+		return err
+	}
+	return s.moveReplicas(t, state)
 }
 
 func (s *Server) createCluster() error {
@@ -60,7 +64,8 @@ func (s *Server) placeGroups(t *tenure, state *catalog.State) error {
 		node := state.Nodes[id]
 		nodes[i] = placement.Node{ID: string(id), Zone: node.Zone, Weight: node.Weight}
 	}
-	plan, err := placement.Initial(nodes, catalog.Groups, state.ReplicationFactor)
+	factor := placement.Factor(state.ReplicationFactor, len(nodes), s.cfg.BootstrapExpect)
+	plan, err := placement.Initial(nodes, catalog.Groups, factor)
 	if err != nil {
 		return fmt.Errorf("place groups: %w", err)
 	}
@@ -88,17 +93,18 @@ func (s *Server) placeGroups(t *tenure, state *catalog.State) error {
 }
 
 // formGroups records the groups that have run, so that nobody forms them again.
-func (s *Server) formGroups(t *tenure, state *catalog.State) error {
+// It returns whether there were any.
+func (s *Server) formGroups(t *tenure, state *catalog.State) (bool, error) {
 	groups := t.unformed(state)
 	if len(groups) == 0 {
-		return nil
+		return false, nil
 	}
 	slices.Sort(groups)
 	if err := s.take("form groups", &catalog.FormGroups{Groups: groups}); err != nil {
-		return err
+		return true, err
 	}
 	s.logger.Info("groups formed", "groups", len(groups))
-	return nil
+	return true, nil
 }
 
 // take proposes a step; a refused one is an error.

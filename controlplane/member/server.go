@@ -23,6 +23,8 @@ const (
 	leaderPatience = time.Second
 	// sessionWait bounds how long a session call waits for another assignment.
 	sessionWait = time.Second
+	// sessionWaitMoving takes its place while any group moves.
+	sessionWaitMoving = 200 * time.Millisecond
 	// complainInterval is how often a problem that lasts is logged.
 	complainInterval = 30 * time.Second
 	// warmUp is how long a new leader lets pass, at most, until nodes have told

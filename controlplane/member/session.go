@@ -152,9 +152,14 @@ func lostReplicas(state *catalog.State, id rpc.NodeID) (lost, dead int) {
 }
 
 // awaitAssignment returns the node's assignment as soon as it differs from the
-// one it has, or after sessionWait.
+// one it has, or after a while. While replicas move, their nodes report more
+// often, because every step waits for reports.
 func (s *Server) awaitAssignment(ctx context.Context, t *tenure, report *rpc.Report) (*rpc.Assignment, error) {
-	patience := time.NewTimer(sessionWait)
+	wait := sessionWait
+	if s.catalog.State().Moving() {
+		wait = sessionWaitMoving
+	}
+	patience := time.NewTimer(wait)
 	defer patience.Stop()
 	for {
 		state, changed := s.catalog.Watch()

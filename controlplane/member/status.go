@@ -24,6 +24,7 @@ type Status struct {
 	ClusterID         string
 	ReplicationFactor int
 	Groups            GroupCounts
+	Moves             MoveCounts
 	Nodes             []NodeStatus // ascending by id
 
 	// Leading says that this member leads; the rest is then known.
@@ -37,8 +38,44 @@ type GroupCounts struct {
 	Formed int
 	// Lost have been formed and have no replica left that kept its data.
 	Lost int
+	// NoQuorum have been formed, and the replicas that kept their data are no
+	// majority of the voters.
+	NoQuorum int
+	// Short have been formed and hold fewer replicas than the replication factor.
+	Short int
 	// Led have a leader that is alive. Known to the leader only.
 	Led int
+}
+
+// MoveCounts counts moves of replicas: those under way by phase, and those that
+// were completed or taken back since the cluster was created.
+type MoveCounts struct {
+	Joining     int
+	Promoting   int
+	Leaving     int
+	Withdrawing int
+	Finished    uint64
+	Aborted     uint64
+}
+
+// InFlight is how many moves are under way.
+func (c MoveCounts) InFlight() int { return c.Joining + c.Promoting + c.Leaving + c.Withdrawing }
+
+func countMoves(state *catalog.State) MoveCounts {
+	counts := MoveCounts{Finished: state.MovesFinished, Aborted: state.MovesAborted}
+	for _, move := range state.Moves() {
+		switch move.Phase {
+		case catalog.PhaseJoin:
+			counts.Joining++
+		case catalog.PhasePromote:
+			counts.Promoting++
+		case catalog.PhaseLeave:
+			counts.Leaving++
+		case catalog.PhaseWithdraw:
+			counts.Withdrawing++
+		}
+	}
+	return counts
 }
 
 // NodeStatus describes a registered data node.
@@ -107,6 +144,9 @@ func (s *Server) Ready() error {
 }
 
 func (s *Status) countPlacement(state *catalog.State) {
+	s.Moves = countMoves(state)
+	unwell := healthOf(state)
+	s.Groups.Lost, s.Groups.NoQuorum = unwell.lost, unwell.noQuorum
 	at := make(map[rpc.NodeID]int, len(state.Nodes))
 	for i, id := range state.NodeIDs() {
 		node := state.Nodes[id]
@@ -122,18 +162,16 @@ func (s *Status) countPlacement(state *catalog.State) {
 			continue
 		}
 		s.Groups.Placed++
-		intact := false
 		for _, replica := range group.Replicas {
 			s.Nodes[at[replica.Node]].Replicas++
-			intact = intact || replica.Generation == state.Nodes[replica.Node].Generation
 		}
 		if i, known := at[group.Preferred]; known {
 			s.Nodes[i].Preferred++
 		}
 		if group.Formed {
 			s.Groups.Formed++
-			if !intact {
-				s.Groups.Lost++
+			if len(group.Replicas) < state.ReplicationFactor {
+				s.Groups.Short++
 			}
 		}
 	}

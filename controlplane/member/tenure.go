@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fastpaca/fastpaca/controlplane/catalog"
+	"github.com/fastpaca/fastpaca/controlplane/reconcile"
 	"github.com/fastpaca/fastpaca/controlplane/rpc"
 )
 
@@ -24,6 +25,7 @@ type tenure struct {
 	shown      shown
 	complained string    // the last problem that was logged
 	quietUntil time.Time // when the same may be logged again
+	health     health    // of the groups, as last logged
 
 	mu       sync.Mutex // guards what follows
 	sessions map[rpc.NodeID]*session
@@ -32,6 +34,8 @@ type tenure struct {
 	// ran holds groups that were seen to have run and that the catalog does
 	// not know to be formed.
 	ran map[uint16]struct{}
+	// evidence is what moves depend on.
+	evidence *reconcile.Evidence
 }
 
 // session is a node that has called in this tenure.
@@ -72,6 +76,7 @@ func newTenure(term uint64, ttl time.Duration) *tenure {
 		kick:     make(chan struct{}, 1),
 		sessions: make(map[rpc.NodeID]*session),
 		ran:      make(map[uint16]struct{}),
+		evidence: reconcile.NewEvidence(),
 	}
 }
 
@@ -161,10 +166,31 @@ func (t *tenure) enter(report *rpc.Report, state *catalog.State) (returned bool)
 		}
 		news = t.learn(id, group, state) || news
 	}
+	news = t.evidence.Observe(report, state, s.seen) || news
 	if news || returned {
 		t.wake()
 	}
 	return returned
+}
+
+// decide returns the command that is due for moves and leaders, or nil.
+func (t *tenure) decide(state *catalog.State, expected int) catalog.Command {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	lives := make(map[rpc.NodeID]reconcile.Life, len(state.Nodes))
+	for id := range state.Nodes {
+		if t.liveness(id, now) == alive {
+			lives[id] = reconcile.Life{Alive: true}
+			continue
+		}
+		since := t.since
+		if s := t.sessions[id]; s != nil {
+			since = s.seen
+		}
+		lives[id] = reconcile.Life{Silent: now.Sub(since)}
+	}
+	return reconcile.Next(reconcile.View{State: state, Evidence: t.evidence, Lives: lives, Expected: expected, Now: now})
 }
 
 // learn takes what a report says of one group. It is called with mu held and

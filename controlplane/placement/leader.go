@@ -9,14 +9,7 @@ package placement
 func assignLeaders(plan [][]*candidate, nodes []*candidate) []Group {
 	leaders := make([]*candidate, len(plan))
 	for number, replicas := range plan {
-		best := replicas[0]
-		for _, node := range replicas[1:] {
-			if load := cmpLoad(node, 1, best, 1); load < 0 || load == 0 && mix(number, node.id) < mix(number, best.id) {
-				best = node
-			}
-		}
-		best.leads++
-		leaders[number] = best
+		leaders[number] = leastLeading(number, replicas)
 	}
 	for balanceOnce(plan, leaders, nodes) {
 	}
@@ -28,6 +21,60 @@ func assignLeaders(plan [][]*candidate, nodes []*candidate) []Group {
 		}
 	}
 	return groups
+}
+
+// BalanceLeaders returns who should lead each group, changing as few of the
+// present leaders as it takes for the nodes to lead equally much for their
+// weight. A group whose leader is none of its nodes gets one; a group without
+// any node that is known has none.
+func BalanceLeaders(groups []Group, nodes []Node) ([]string, error) {
+	p := &planner{}
+	if err := p.addNodes(nodes); err != nil {
+		return nil, err
+	}
+	byID := make(map[string]*candidate, len(p.nodes))
+	for _, node := range p.nodes {
+		byID[node.id] = node
+	}
+	plan := make([][]*candidate, len(groups))
+	leaders := make([]*candidate, len(groups))
+	for number, group := range groups {
+		for _, id := range group.Nodes {
+			if node := byID[id]; node != nil {
+				plan[number] = append(plan[number], node)
+				if id == group.Leader {
+					leaders[number] = node
+					node.leads++
+				}
+			}
+		}
+	}
+	for number, replicas := range plan {
+		if leaders[number] == nil && len(replicas) > 0 {
+			leaders[number] = leastLeading(number, replicas)
+		}
+	}
+	for balanceOnce(plan, leaders, p.nodes) {
+	}
+	chosen := make([]string, len(groups))
+	for number, leader := range leaders {
+		if leader != nil {
+			chosen[number] = leader.id
+		}
+	}
+	return chosen, nil
+}
+
+// leastLeading makes the least loaded of a group's nodes its leader.
+func leastLeading(number int, replicas []*candidate) *candidate {
+	best := replicas[0]
+	for _, node := range replicas[1:] {
+		if load := cmpLoad(node, 1, best, 1); load < 0 || load == 0 && mix(number, node.id) < mix(number, best.id) {
+			best = node
+		}
+	}
+	best.leads++
+	return best
 }
 
 // cmpLoad compares the loads of two nodes if each led so many groups more.
@@ -53,7 +100,9 @@ type step struct {
 func balanceOnce(plan [][]*candidate, leaders []*candidate, nodes []*candidate) bool {
 	led := make(map[*candidate][]int, len(nodes))
 	for number, leader := range leaders {
-		led[leader] = append(led[leader], number)
+		if leader != nil {
+			led[leader] = append(led[leader], number)
+		}
 	}
 	for _, start := range nodes {
 		reached := map[*candidate]step{start: {}}
