@@ -3,6 +3,7 @@ package transport
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -103,15 +104,18 @@ type replica struct {
 	fsm   *ledger
 	logs  *gatedStore
 	snaps raft.SnapshotStore
+
+	once     sync.Once    // of stop
+	applying sync.RWMutex // held for reading while a command is in flight
 }
 
 // cluster runs hashicorp/raft itself over the transport.
 type cluster struct {
-	t      testing.TB
-	net    *network
-	ids    []string
-	groups int
-	edit   func(*Config)
+	t         testing.TB
+	net       *network
+	ids       []string
+	groups    int
+	edit      func(*Config)
 	heartbeat time.Duration // raft's HeartbeatTimeout, and all that depends on it
 	// slowRestore, when set, holds up the restoring of snapshots by replicas
 	// started from then on.
@@ -197,8 +201,21 @@ func (c *cluster) startReplica(id string, g int) *replica {
 	return next
 }
 
+var errStopping = errors.New("replica is stopping")
+
+// apply commits a command. hashicorp/raft leaves the future of an entry that is
+// in flight at shutdown without an answer, so stop waits for it.
+func (r *replica) apply(command string) error {
+	if !r.applying.TryRLock() {
+		return errStopping
+	}
+	defer r.applying.RUnlock()
+	return r.raft.Apply([]byte(command), time.Second).Error()
+}
+
 // stop ends a replica's instance in the order that does not wait for peers.
 func (r *replica) stop() {
+	r.applying.Lock() // for ever
 	shutdown := r.raft.Shutdown()
 	_ = r.view.Close()
 	_ = shutdown.Error()
@@ -212,7 +229,7 @@ func (c *cluster) kill(id string) {
 	nd.stop()
 	for _, r := range replicas {
 		if r != nil {
-			r.stop()
+			r.once.Do(r.stop)
 		}
 	}
 }
@@ -257,7 +274,7 @@ func (c *cluster) apply(g int, command string, among ...string) string {
 		tries++
 		attempt = fmt.Sprintf("%s (attempt %d)", command, tries)
 		id := c.leader(g, among...)
-		return id != "" && c.replica(id, g).raft.Apply([]byte(attempt), time.Second).Error() == nil
+		return id != "" && c.replica(id, g).apply(attempt) == nil
 	}, fmt.Sprintf("group %d to commit %q", g, command))
 	return attempt
 }
@@ -301,7 +318,7 @@ func (c *cluster) load() (stop func() []map[string]bool) {
 					case <-time.After(2 * time.Millisecond):
 					}
 					command := fmt.Sprintf("%s-%d-%d", id, g, n)
-					if c.replica(id, g).raft.Apply([]byte(command), 100*time.Millisecond).Error() == nil {
+					if c.replica(id, g).apply(command) == nil {
 						mu.Lock()
 						acked[g][command] = true
 						mu.Unlock()

@@ -115,9 +115,8 @@ func (c *conn) write() {
 	var batch []byte
 	var armed time.Duration // when the write deadline was last set
 	for {
-		// Let the goroutines that are about to push do so first: they are ready
-		// to run, so this costs no time on an idle machine and saves writes on a
-		// busy one.
+		// Let the goroutines that are ready to run push first: on a busy machine
+		// most of them are about to. There is no timer to wait for.
 		runtime.Gosched()
 		var frames int
 		var ok bool

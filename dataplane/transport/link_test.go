@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"errors"
 	"net"
 	"sync"
 	"testing"
@@ -131,7 +130,7 @@ func TestAddressChange(t *testing.T) {
 // is closed.
 func TestBothSidesSettleOnOneConnection(t *testing.T) {
 	t.Parallel()
-	_, a, b := pairOf(t, func(c *Config) { c.Timeouts.Silence = 50 * time.Millisecond })
+	_, a, b := pairOf(t, func(c *Config) { c.Timeouts.Silence = time.Second })
 	va, vb := a.Group(1), b.Group(2)
 	sa, sb := a.Group(2), b.Group(1)
 	var work sync.WaitGroup
@@ -161,19 +160,16 @@ func TestBothSidesSettleOnOneConnection(t *testing.T) {
 
 func (c *conn) carriesAll() bool { return c.link.current() == c }
 
-// A peer that stops reading and answering, as a stopped process does, costs
-// its callers a bounded wait, and the connection.
-func TestSilentPeerIsGivenUp(t *testing.T) {
+// A peer that stops reading, as a stopped process does, fills the queue towards
+// it. Further calls fail at once.
+func TestFullQueueFailsFast(t *testing.T) {
 	t.Parallel()
-	logs := &logBuffer{}
 	n := newNetwork(t)
 	a := n.start("a", func(c *Config) {
-		c.Logger = logs.logger()
-		c.Timeouts.Silence = 40 * time.Millisecond
 		c.Limits.QueueBytes = 1 << 20
+		c.Timeouts = Timeouts{Append: time.Hour, Silence: time.Hour, Write: time.Hour}
 	})
-	ln := greetOnly(t, a, "b")
-	a.SetAddress("b", ln.Addr().String())
+	a.SetAddress("b", greetOnly(t, a, "b").Addr().String())
 	outcomes := make(chan error, 64)
 	for g := range uint16(cap(outcomes)) {
 		v := a.Group(g)
@@ -181,19 +177,30 @@ func TestSilentPeerIsGivenUp(t *testing.T) {
 			outcomes <- v.AppendEntries("", "b", appendRequest("a", 1, 500_000), new(raft.AppendEntriesResponse))
 		}()
 	}
-	overloaded, lost := 0, 0
-	for range cap(outcomes) {
-		err := receive(t, outcomes, "end of a call")
-		require.Error(t, err)
-		if errors.Is(err, ErrOverloaded) {
-			overloaded++
-		} else if errors.Is(err, ErrConnectionLost) {
-			lost++
-		}
+	require.ErrorIs(t, receive(t, outcomes, "end of a call"), ErrOverloaded)
+	eventually(t, func() bool { return a.pending()+len(outcomes) == cap(outcomes)-1 }, "every call to be queued or refused")
+	a.stop()
+	for range cap(outcomes) - 1 {
+		require.Error(t, receive(t, outcomes, "end of a call"))
 	}
-	require.NotZero(t, overloaded, "a full queue fails fast")
-	require.NotZero(t, lost, "the rest ends with the connection")
-	require.True(t, logs.contains("peer is silent"))
+}
+
+// A peer that gives no sign of life loses its connection, and the calls on it
+// end long before their deadline.
+func TestSilentPeerIsGivenUp(t *testing.T) {
+	t.Parallel()
+	logs := &logBuffer{}
+	n := newNetwork(t)
+	a := n.start("a", func(c *Config) {
+		c.Logger = logs.logger()
+		c.Timeouts.Silence = 40 * time.Millisecond
+		c.Timeouts.Append = time.Hour
+	})
+	a.SetAddress("b", greetOnly(t, a, "b").Addr().String())
+	err := appendTo(a.Group(1), "b")
+	require.ErrorIs(t, err, ErrConnectionLost)
+	require.ErrorIs(t, err, errSilent)
+	eventually(t, func() bool { return logs.contains("peer is silent") }, "a log line")
 }
 
 func TestStuckWriteIsGivenUp(t *testing.T) {

@@ -127,8 +127,8 @@ func (d *decoder) failure() error {
 	return reason.err(text)
 }
 
-// answers reports whether resp is the response type of a request, and the kind
-// of its frame. Raft answers with nil beside an error.
+// replyKind returns the kind of frame that carries one of Raft's responses;
+// false when resp is none, such as the nil that comes with an error.
 func replyKind(resp any) (kind, bool) {
 	switch resp.(type) {
 	case *raft.AppendEntriesResponse:

@@ -45,7 +45,7 @@ func TestRaftSurvivesTheLossOfALeader(t *testing.T) {
 	stop := c.load()
 	before, without := make([]string, c.groups), make([]string, c.groups)
 	for g := range c.groups {
-		before[g] = c.apply(g, "before", "a")
+		before[g] = c.apply(g, "before", c.ids...)
 	}
 	c.kill("a")
 	for g := range c.groups {
@@ -112,7 +112,7 @@ func TestRaftOneBlockedReplica(t *testing.T) {
 	deadline := time.Now().Add(c.heartbeat * 3 / 2)
 	for n := 0; time.Now().Before(deadline); n++ {
 		for g := range c.groups {
-			require.NoError(t, c.replica("a", g).raft.Apply([]byte(fmt.Sprintf("during %d", n)), time.Second).Error(), "group %d", g)
+			require.NoError(t, c.replica("a", g).apply(fmt.Sprintf("during %d", n)), "group %d", g)
 		}
 	}
 	require.Greater(t, c.nodes["a"].Stats().Election.FramesOut, begin+uint64(c.groups), "heartbeats flow")
@@ -134,7 +134,8 @@ func TestRaftRestartInPlace(t *testing.T) {
 	stop := c.load()
 	for g := range c.groups {
 		id := c.ids[g%len(c.ids)] // leaders and followers
-		c.replica(id, g).stop()
+		r := c.replica(id, g)
+		r.once.Do(r.stop)
 		c.startReplica(id, g)
 	}
 	acked := stop()
