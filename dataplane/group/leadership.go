@@ -76,12 +76,19 @@ func (g *Group) lead() {
 	}
 }
 
-// wedged reports whether writes have been refused because of a transfer for
-// longer than any transfer can take.
+// wedged reports whether this leader has refused writes because of a transfer
+// for longer than any transfer can take. A transfer that took leadership away
+// explains what was refused.
 func (g *Group) wedged(now time.Time) bool {
 	since := g.transfer.refused.Load()
-	return since != 0 && !g.transfer.ours.Load() &&
-		now.Sub(time.Unix(0, since)) > 2*g.opts.Timing.Election
+	if since == 0 || g.transfer.ours.Load() {
+		return false
+	}
+	if r := g.raft.Load(); r == nil || r.State() != raft.Leader {
+		g.transfer.refused.CompareAndSwap(since, 0)
+		return false
+	}
+	return now.Sub(time.Unix(0, since)) > 2*g.opts.Timing.Election
 }
 
 // requestRestart hands the restart to the proposer without waiting for it: the

@@ -85,6 +85,14 @@ func (l *lease) live(id raft.ServerID, term uint64, now time.Time, d time.Durati
 	return l.term == term && now.Sub(l.heard[id]) < d
 }
 
+// forget drops what is known of a follower that leaves or begins anew.
+func (l *lease) forget(id raft.ServerID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.heard, id)
+	delete(l.match, id)
+}
+
 // revoke forgets who answered: the lease is over until followers answer anew.
 func (l *lease) revoke() {
 	l.mu.Lock()

@@ -37,6 +37,7 @@ func TestLease(t *testing.T) {
 		"an older term does not undo a newer":          {three, func(l *lease) { l.renew("b", 5, start, 9); l.renew("c", 4, start, 9) }, start, true},
 		"a newer term forgets older answers":           {three, func(l *lease) { l.renew("b", 5, start, 9); l.renew("c", 6, start, 9) }, start, false},
 		"revoked":                                      {three, func(l *lease) { l.renew("b", 5, start, 9); l.revoke() }, start, false},
+		"forgotten":                                    {three, func(l *lease) { l.renew("b", 5, start, 9); l.forget("b") }, start, false},
 		"renewed after being revoked":                  {three, func(l *lease) { l.revoke(); l.renew("b", 5, start, 9) }, start, true},
 		"a non-voter does not count":                   {append(voters("a", "b"), raft.Server{ID: "c", Suffrage: raft.Nonvoter}), func(l *lease) { l.renew("c", 5, start, 9) }, start, false},
 		"half of four is no quorum":                    {voters("a", "b", "c", "d"), func(l *lease) { l.renew("b", 5, start, 9) }, start, false},
@@ -49,4 +50,21 @@ func TestLease(t *testing.T) {
 			require.Equal(t, c.want, l.valid("a", 5, c.voters, c.at, d))
 		})
 	}
+}
+
+// What a follower held before it left says nothing of what it holds when it
+// comes back.
+func TestForgottenFollowerHasNotCaughtUp(t *testing.T) {
+	t.Parallel()
+	var l lease
+	l.renew("b", 5, time.Now(), 9)
+	match, ok := l.matched("b", 5)
+	require.True(t, ok)
+	require.Equal(t, uint64(9), match)
+	l.forget("b")
+	_, ok = l.matched("b", 5)
+	require.False(t, ok)
+	l.renew("b", 5, time.Now(), 1)
+	match, _ = l.matched("b", 5)
+	require.Equal(t, uint64(1), match)
 }

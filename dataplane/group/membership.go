@@ -53,6 +53,7 @@ func (g *Group) nextStep(have []raft.Server, want []Member) membershipStep {
 		case i < 0:
 			return func(r *raft.Raft, prev uint64) error {
 				g.log.Info("adding replica", "replica", m.Node)
+				g.lease.forget(id) // it may have been here before, and been wiped
 				return r.AddNonvoter(id, address, prev, membershipTimeout).Error()
 			}
 		case m.Voter && have[i].Suffrage != raft.Voter && g.caughtUp(id):
@@ -65,13 +66,12 @@ func (g *Group) nextStep(have []raft.Server, want []Member) membershipStep {
 	if !g.canShrink(have, want) {
 		return nil
 	}
-	for _, s := range have {
-		if string(s.ID) == g.opts.NodeID || slices.ContainsFunc(want, func(m Member) bool { return m.Node == string(s.ID) }) {
-			continue
-		}
+	if leaver, ok := g.nextLeaver(have, want); ok {
 		return func(r *raft.Raft, prev uint64) error {
-			g.log.Info("removing replica", "replica", s.ID)
-			return r.RemoveServer(s.ID, prev, membershipTimeout).Error()
+			g.log.Info("removing replica", "replica", leaver)
+			err := r.RemoveServer(leaver, prev, membershipTimeout).Error()
+			g.lease.forget(leaver)
+			return err
 		}
 	}
 	if !slices.ContainsFunc(want, func(m Member) bool { return m.Node == g.opts.NodeID }) {
@@ -81,6 +81,23 @@ func (g *Group) nextStep(have []raft.Server, want []Member) membershipStep {
 		}
 	}
 	return nil
+}
+
+// nextLeaver returns the member to remove next, this one excepted: one that does
+// not answer before one that does, because the living keep the quorum.
+func (g *Group) nextLeaver(have []raft.Server, want []Member) (raft.ServerID, bool) {
+	var leaver raft.ServerID
+	r := g.raft.Load()
+	for _, s := range have {
+		if r == nil || string(s.ID) == g.opts.NodeID || slices.ContainsFunc(want, func(m Member) bool { return m.Node == string(s.ID) }) {
+			continue
+		}
+		if !g.lease.live(s.ID, r.CurrentTerm(), time.Now(), g.opts.Timing.Heartbeat) {
+			return s.ID, true
+		}
+		leaver = s.ID
+	}
+	return leaver, leaver != ""
 }
 
 // canShrink reports whether every wanted voter votes already: until then

@@ -17,8 +17,10 @@ type Status struct {
 	Term      uint64
 	Applied   uint64
 	LastIndex uint64
-	Members   []Member
-	Failure   error // the replica has stopped
+	// Members is the membership as far as it is committed; nil while a change
+	// is not. Others delete replicas on its word.
+	Members []Member
+	Failure error // the replica has stopped
 }
 
 // Status returns the replica's state of this moment.
@@ -30,7 +32,11 @@ func (g *Group) Status() Status {
 		return s
 	}
 	s.Leading, s.Leader, s.Term, s.LastIndex = g.Leading(), g.Leader(), r.CurrentTerm(), r.LastIndex()
-	for _, srv := range g.servers() {
+	future := r.GetConfiguration()
+	if future.Error() != nil || r.CommitIndex() < future.Index() {
+		return s
+	}
+	for _, srv := range future.Configuration().Servers {
 		s.Members = append(s.Members, Member{Node: string(srv.ID), Voter: srv.Suffrage == raft.Voter})
 	}
 	return s
