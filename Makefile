@@ -15,7 +15,7 @@ URL ?=
 
 # How long each fuzz target runs, and arguments for the benchmark program.
 FUZZTIME ?= 10s
-BENCH ?=
+BENCH ?= -run append,tail,idle,memory,start
 BENCHTIME ?= 1s
 MESSAGES ?= 5000000
 
@@ -77,6 +77,11 @@ faults: build ## Crash and fault suite: kill -9, full disk, power loss, flipped 
 	@echo '== faults'
 	@# Run in its directory: go test then shows what did not run, also when all passed.
 	@cd $(BLACKBOX)/faults && FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 15m -exec '$(CURDIR)/.ci/as-root'
+
+.PHONY: cluster
+cluster: build ## Cluster fault suite: real processes killed, stopped and cut off under load (minutes)
+	@echo '== cluster'
+	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 30m $(BLACKBOX)/cluster
 
 .PHONY: readme
 readme: build ## Run the quick start of README.md against a fresh server

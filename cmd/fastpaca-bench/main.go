@@ -37,6 +37,10 @@ type settings struct {
 	Conversations int
 	TextBytes     int
 	Messages      int // of memory and of the restarts of start
+
+	ClusterClients string // numbers of clients of cluster
+	Etcd           string // the etcd to compare with; built if empty
+	ProfileDir     string // where cluster leaves CPU profiles; none if empty
 }
 
 // bench is one invocation.
@@ -59,6 +63,11 @@ var benchmarks = []struct {
 	{"idle", (*bench).idle},
 	{"memory", (*bench).memory},
 	{"start", (*bench).start},
+	{"cluster", (*bench).clusterAppend},
+	{"openloop", (*bench).openLoop},
+	{"failover", (*bench).failover},
+	{"clusteridle", (*bench).clusterIdle},
+	{"routerstart", (*bench).routerStart},
 }
 
 func benchmarkNames() []string {
@@ -87,6 +96,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&s.Conversations, "conversations", 1000, "conversations that append spreads over")
 	flags.IntVar(&s.TextBytes, "bytes", 300, "length of a message's text")
 	flags.IntVar(&s.Messages, "messages", 1_000_000, "messages that memory and start load")
+	flags.StringVar(&s.ClusterClients, "cluster-clients", "64,256,1024", "closed-loop clients of cluster, one number after the other")
+	flags.StringVar(&s.Etcd, "etcd", "", "the built etcd `program` to compare with; default: one built from the pinned source")
+	flags.StringVar(&s.ProfileDir, "profile", "", "`directory` for CPU profiles of the first run of cluster")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -15,7 +15,8 @@ type report struct {
 	Idle    *idleResult    `json:"idle,omitempty"`
 	Memory  *memoryResult  `json:"memory,omitempty"`
 	Start   *startResult   `json:"start,omitempty"`
-	Targets []target       `json:"targets"`
+	clusterReport
+	Targets []target `json:"targets"`
 }
 
 // target is a figure with what it must reach.
@@ -76,6 +77,7 @@ func (r *report) print(w io.Writer) error {
 		fmt.Fprintf(t, "%d messages, clean stop\t%.0f\n", r.Start.LoadedWithIt, median(r.Start.RestartMS))
 		fmt.Fprintf(t, "%d messages, SIGKILL\t%.0f\n", r.Start.LoadedWithIt, median(r.Start.AfterKillMS))
 	}
+	r.clusterReport.print(t)
 	fmt.Fprintf(t, "\ntarget\tmeasured\twanted\t\n")
 	for _, target := range r.Targets {
 		verdict, relation := "met", "≤"

@@ -17,7 +17,7 @@ const (
 	gcSoftLimit = 320 << 20
 	// extraProcs are scheduler slots beyond the cores: a blocking fsync keeps
 	// its slot until the runtime takes it back, and the others should go on.
-	extraProcs = 1
+	extraProcs = 2
 )
 
 func tuneRuntime() {
