@@ -6,6 +6,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // Sentinels of the control plane; test with errors.Is.
@@ -105,4 +106,36 @@ type ControlPlane interface {
 	// of at most a second the unchanged one. Calling it registers the node and
 	// keeps its session alive.
 	Session(ctx context.Context, report *Report) (*Assignment, error)
+}
+
+// Lease is the right to archive one group. Epoch rises with every grant to
+// another node and goes into every archive acknowledgement, so that a holder
+// that does not know yet that it lost the lease is refused by the group.
+type Lease struct {
+	Group uint16
+	Epoch uint64
+}
+
+// LeaseRequest renews the leases of a node that archives.
+type LeaseRequest struct {
+	Node        NodeID
+	Incarnation string
+	// Release gives all leases back: the node is going down.
+	Release bool
+}
+
+// LeaseReply is everything the node holds from now on.
+type LeaseReply struct {
+	Leases []Lease // ascending by group
+	// TTL is how long they may be trusted, counted by the holder's monotonic
+	// clock from before it sent the request.
+	TTL time.Duration
+}
+
+// Leases hands out archiver leases: one holder per group, preferably the node
+// that leads it.
+type Leases interface {
+	// Lease asks for leases, or renews and updates those held. It is called
+	// well before TTL has passed, again and again.
+	Lease(ctx context.Context, req *LeaseRequest) (*LeaseReply, error)
 }

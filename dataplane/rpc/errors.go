@@ -32,6 +32,9 @@ var (
 	// ErrEpochFenced: an archive acknowledgement carried an epoch lower than
 	// one the group has already seen.
 	ErrEpochFenced = errors.New("archiver lease epoch is fenced")
+	// ErrArchiveUnavailable: what is wanted is only in the archive, which this
+	// node cannot read now. Retry.
+	ErrArchiveUnavailable = errors.New("archive is unavailable")
 	// ErrClosed: the node or group is shutting down; nothing was proposed.
 	ErrClosed = errors.New("data node is shutting down")
 	// ErrMinSeqTimeout: the requested sequence was not visible in time.
