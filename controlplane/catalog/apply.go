@@ -40,9 +40,12 @@ type Result struct {
 type draft struct {
 	State
 	index      uint64
-	changed    bool
+	changed    bool // nodes or groups
+	minor      bool // leases or events, which are in no table and no assignment
 	ownsNodes  bool
 	ownsGroups bool
+	ownsLeases bool
+	ownsEvents bool
 	affected   map[rpc.NodeID]struct{} // nodes whose assignment changes
 }
 
@@ -66,7 +69,7 @@ func Apply(state *State, index uint64, data []byte) (*State, Result, error) {
 		return &refused, Result{Err: err}, nil
 	}
 	d.finish()
-	return &d.State, Result{Changed: d.changed}, nil
+	return &d.State, Result{Changed: d.changed || d.minor}, nil
 }
 
 // finish stamps what the command changed.
@@ -126,6 +129,7 @@ func (c *CreateCluster) apply(d *draft) error {
 	d.CreatedAt = stamp(c.At)
 	d.Placed = make([]Group, Groups)
 	d.changed = true
+	d.record(c.At, Event{Kind: EventClusterCreated, Detail: c.ClusterID})
 	return nil
 }
 
@@ -138,15 +142,23 @@ func (c *RegisterNode) apply(d *draft) error {
 	}
 	node, known := d.Nodes[c.ID]
 	switch {
-	case !known && len(d.Nodes) >= MaxNodes:
+	case !known && len(d.Nodes) >= MaxNodes && !d.forgetRemoved():
 		return ErrFull
 	case !known:
 		node = Node{ID: c.ID, Weight: DefaultWeight, State: NodeActive, Generation: 1, FirstSeen: stamp(c.At)}
+		d.record(c.At, Event{Kind: EventNodeRegistered, Node: c.ID, Detail: c.Address})
+	case node.Incarnation == c.Incarnation && node.State == NodeRemoved:
+		return fmt.Errorf("%w: %q", ErrRemoved, c.ID)
 	case node.Incarnation != c.Incarnation && node.Incarnation != c.Replaces:
 		return fmt.Errorf("%w: %q", ErrConflict, c.ID)
 	case node.Incarnation != c.Incarnation:
+		kind := EventNodeLostData
+		if node.State == NodeRemoved {
+			node.State, kind = NodeActive, EventNodeRegistered
+		}
 		node.Generation++
 		d.affect(c.ID)
+		d.record(c.At, Event{Kind: kind, Node: c.ID, Detail: c.Address})
 	}
 	if known && node.Address != c.Address {
 		d.affectNeighbours(c.ID)
@@ -209,6 +221,7 @@ func (c *PlaceGroups) apply(d *draft) error {
 		}
 		d.setGroup(placement.Group, group)
 	}
+	d.record(c.At, Event{Kind: EventGroupsPlaced, Detail: fmt.Sprintf("%d groups", len(c.Groups))})
 	return nil
 }
 
@@ -266,6 +279,9 @@ func stamp(at time.Time) time.Time {
 	}
 	return at
 }
+
+// ValidID reports whether the catalog takes a text as an id.
+func ValidID(id string) bool { return validName(id, MaxIDBytes) }
 
 // validName accepts 1 to limit bytes of printable UTF-8 without spaces.
 func validName(name string, limit int) bool {

@@ -393,9 +393,17 @@ func TestRestoreValidates(t *testing.T) {
 func drawCommand(r *rapid.T) Command {
 	ids := []rpc.NodeID{"d1", "d2", "d3", "d4"}
 	id := rapid.SampledFrom(ids).Draw(r, "id")
-	switch rapid.IntRange(0, 5).Draw(r, "kind") {
+	switch rapid.IntRange(0, 9).Draw(r, "kind") {
 	case 0:
 		return create()
+	case 6:
+		return &SetNodeState{Node: id, State: rapid.SampledFrom([]NodeState{NodeActive, NodeDraining, "odd"}).Draw(r, "state")}
+	case 7:
+		return &RemoveNode{Node: id}
+	case 8:
+		return &PinLeader{Group: rapid.Uint16Range(0, 9).Draw(r, "group"), Node: id}
+	case 9:
+		return rapid.SampledFrom([]Command{&StartRebalance{}, &EndRebalance{ID: 3}, &NoteNodes{Silent: []rpc.NodeID{id}}}).Draw(r, "rebalance")
 	case 1, 2:
 		births := []string{"i1", "i2", "i3"}
 		return &RegisterNode{

@@ -40,11 +40,15 @@ const (
 	flagsSupported = flagIgnorable
 
 	// Version is the catalog version of this program: the newest that follows.
-	Version = versionMoves
+	Version = versionOperated
 	// versionFirst knows the cluster, its nodes and where groups were placed.
 	versionFirst = 1
 	// versionMoves knows moves and changes of the preferred leader.
 	versionMoves = 2
+	// versionLeases knows archiver leases.
+	versionLeases = 3
+	// versionOperated knows what operators ask for, and keeps an event log.
+	versionOperated = 4
 
 	// MaxCommandBytes bounds an encoded command.
 	MaxCommandBytes = 1 << 20
@@ -56,27 +60,40 @@ type Kind uint8
 
 // The kinds of commands.
 const (
-	KindCreateCluster Kind = 1
-	KindRegisterNode  Kind = 2
-	KindPlaceGroups   Kind = 20
-	KindFormGroups    Kind = 21
-	KindPreferLeaders Kind = 22
-	KindStartMoves    Kind = 40
-	KindAdvanceMoves  Kind = 41
-	KindAbortMoves    Kind = 42
+	KindCreateCluster  Kind = 1
+	KindRegisterNode   Kind = 2
+	KindSetNodeState   Kind = 3
+	KindRemoveNode     Kind = 4
+	KindNoteNodes      Kind = 5
+	KindPlaceGroups    Kind = 20
+	KindFormGroups     Kind = 21
+	KindPreferLeaders  Kind = 22
+	KindPinLeader      Kind = 23
+	KindStartMoves     Kind = 40
+	KindAdvanceMoves   Kind = 41
+	KindAbortMoves     Kind = 42
+	KindStartRebalance Kind = 43
+	KindEndRebalance   Kind = 44
+	KindGrantLeases    Kind = 60
+	KindReleaseLeases  Kind = 61
 )
 
-// requires is the lowest catalog version that applies a kind correctly.
+// requires is the lowest catalog version that applies a kind correctly. Kinds
+// that are recorded as events need a version that keeps them.
 func (k Kind) requires() uint8 {
 	switch k {
-	case KindPreferLeaders, KindStartMoves, KindAdvanceMoves, KindAbortMoves:
+	case KindFormGroups:
+		return versionFirst
+	case KindPreferLeaders:
 		return versionMoves
+	case KindGrantLeases, KindReleaseLeases:
+		return versionLeases
 	}
-	return versionFirst
+	return versionOperated
 }
 
-// Command is one change of the catalog. The types of this file and of
-// movecommand.go implement it.
+// Command is one change of the catalog. The types of this file, movecommand.go,
+// lease.go, operate.go and event.go implement it.
 type Command interface {
 	kind() Kind
 	// apply changes the draft, or returns why it does not.
@@ -107,6 +124,7 @@ type RegisterNode struct {
 // PlaceGroups places groups that have no place yet, all or none of them.
 type PlaceGroups struct {
 	Groups []GroupPlacement `json:"groups"`
+	At     time.Time        `json:"at,omitzero"`
 }
 
 // GroupPlacement is where one group goes.
@@ -193,18 +211,34 @@ func empty(kind Kind) Command {
 		return &CreateCluster{}
 	case KindRegisterNode:
 		return &RegisterNode{}
+	case KindSetNodeState:
+		return &SetNodeState{}
+	case KindRemoveNode:
+		return &RemoveNode{}
+	case KindNoteNodes:
+		return &NoteNodes{}
 	case KindPlaceGroups:
 		return &PlaceGroups{}
 	case KindFormGroups:
 		return &FormGroups{}
 	case KindPreferLeaders:
 		return &PreferLeaders{}
+	case KindPinLeader:
+		return &PinLeader{}
 	case KindStartMoves:
 		return &StartMoves{}
 	case KindAdvanceMoves:
 		return &AdvanceMoves{}
 	case KindAbortMoves:
 		return &AbortMoves{}
+	case KindStartRebalance:
+		return &StartRebalance{}
+	case KindEndRebalance:
+		return &EndRebalance{}
+	case KindGrantLeases:
+		return &GrantLeases{}
+	case KindReleaseLeases:
+		return &ReleaseLeases{}
 	}
 	return nil
 }

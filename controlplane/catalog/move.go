@@ -40,6 +40,14 @@ const (
 	ReasonGrow MoveReason = "grow"
 	// ReasonLost: a node came back without the data of its replica.
 	ReasonLost MoveReason = "lost"
+	// ReasonRepair: a node has been silent for too long.
+	ReasonRepair MoveReason = "repair"
+	// ReasonDrain: a node is to hold nothing.
+	ReasonDrain MoveReason = "drain"
+	// ReasonRebalance: an operator has asked for replicas to be evened out.
+	ReasonRebalance MoveReason = "rebalance"
+	// ReasonOperator: an operator has asked for this very move.
+	ReasonOperator MoveReason = "operator"
 )
 
 // Move is a change of a group's replicas under way. It is never modified, only

@@ -30,6 +30,7 @@ type MoveStart struct {
 // AdvanceMoves takes moves out of the phase they are in, all or none of them.
 type AdvanceMoves struct {
 	Steps []MoveStep `json:"steps"`
+	At    time.Time  `json:"at,omitzero"`
 }
 
 // MoveStep takes one move to its next phase, or to its end.
@@ -45,6 +46,7 @@ type MoveStep struct {
 // takes back more of them.
 type AbortMoves struct {
 	Moves []MoveAbort `json:"moves"`
+	At    time.Time   `json:"at,omitzero"`
 }
 
 // MoveAbort names a move to abort.
@@ -81,13 +83,13 @@ func (c *StartMoves) apply(d *draft) error {
 
 func (c *AdvanceMoves) apply(d *draft) error {
 	return eachOf(d, c.Steps, func(s *MoveStep) uint16 { return s.Group }, func(s *MoveStep, group *Group) error {
-		return s.advance(d, group)
+		return s.advance(d, group, c.At)
 	})
 }
 
 func (c *AbortMoves) apply(d *draft) error {
 	return eachOf(d, c.Moves, func(a *MoveAbort) uint16 { return a.Group }, func(a *MoveAbort, group *Group) error {
-		return a.abort(d, group)
+		return a.abort(d, group, c.At)
 	})
 }
 
@@ -174,10 +176,11 @@ func (m *MoveStart) start(d *draft, group *Group, at time.Time) error {
 		group.enter(d, PhaseLeave)
 		group.replica(m.Leave).Leaving = true
 	}
+	d.recordMove(at, EventMoveStarted, m.Group, group.Move, string(m.Reason))
 	return group.settle(m.Group, m.Term, m.Preferred)
 }
 
-func (s *MoveStep) advance(d *draft, group *Group) error {
+func (s *MoveStep) advance(d *draft, group *Group, at time.Time) error {
 	move := group.Move
 	if move == nil || move.ID != s.Move || move.Phase != s.From {
 		return fmt.Errorf("%w: group %d is not in phase %q of move %d", ErrStale, s.Group, s.From, s.Move)
@@ -198,8 +201,10 @@ func (s *MoveStep) advance(d *draft, group *Group) error {
 	default:
 		if move.Phase == PhaseWithdraw {
 			d.MovesAborted++
+			d.recordMove(at, EventMoveWithdrawn, s.Group, move, "")
 		} else {
 			d.MovesFinished++
+			d.recordMove(at, EventMoveFinished, s.Group, move, string(move.Reason))
 		}
 		group.Replicas = slices.DeleteFunc(group.Replicas, func(r Replica) bool { return r.Leaving })
 		group.Move, group.Step = nil, d.index
@@ -207,7 +212,7 @@ func (s *MoveStep) advance(d *draft, group *Group) error {
 	return group.settle(s.Group, s.Term, s.Preferred)
 }
 
-func (a *MoveAbort) abort(d *draft, group *Group) error {
+func (a *MoveAbort) abort(d *draft, group *Group, at time.Time) error {
 	move := group.Move
 	if move == nil || move.ID != a.Move || move.Phase == PhaseLeave {
 		return fmt.Errorf("%w: move %d of group %d cannot be aborted", ErrStale, a.Move, a.Group)
@@ -227,6 +232,7 @@ func (a *MoveAbort) abort(d *draft, group *Group) error {
 		replica.Leaving = true
 	}
 	group.enter(d, PhaseWithdraw)
+	d.recordMove(at, EventMoveAborted, a.Group, move, a.Reason)
 	return group.settle(a.Group, 0, "")
 }
 
@@ -235,7 +241,7 @@ func (a *MoveAbort) abort(d *draft, group *Group) error {
 func (g *Group) settle(number uint16, term uint64, preferred rpc.NodeID) error {
 	g.Term = max(g.Term, term)
 	if preferred != "" {
-		g.Preferred = preferred
+		g.Preferred, g.Pinned = preferred, false
 	}
 	if !g.prefersMember() {
 		return fmt.Errorf("%w: nobody who stays is to lead group %d", ErrInvalid, number)

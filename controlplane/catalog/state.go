@@ -32,9 +32,15 @@ const (
 // NodeState is what the control plane wants of a node.
 type NodeState string
 
-// NodeActive nodes hold replicas. Draining and removed nodes are not known to
-// this version.
-const NodeActive NodeState = "active"
+const (
+	// NodeActive nodes hold replicas.
+	NodeActive NodeState = "active"
+	// NodeDraining nodes give theirs up and take no new ones.
+	NodeDraining NodeState = "draining"
+	// NodeRemoved nodes hold none and are in the registry only so that they do
+	// not come back by themselves.
+	NodeRemoved NodeState = "removed"
+)
 
 // Node is a registered data node.
 type Node struct {
@@ -71,6 +77,8 @@ type Group struct {
 	Replicas []Replica `json:"replicas,omitempty"`
 	// Preferred is the node that should lead.
 	Preferred rpc.NodeID `json:"preferred,omitempty"`
+	// Pinned: an operator chose who is preferred, and balancing leaves it so.
+	Pinned bool `json:"pinned,omitempty"`
 	// Bootstrap is the one node that ever forms the group.
 	Bootstrap rpc.NodeID `json:"bootstrap,omitempty"`
 	// Formed: the group has run, so nobody may form it again.
@@ -104,7 +112,7 @@ func (g *Group) replica(node rpc.NodeID) *Replica {
 type State struct {
 	// Index is that of the last command applied.
 	Index uint64 `json:"index"`
-	// Revision is the index of the last command that changed anything.
+	// Revision is the index of the last command that changed anything but leases.
 	Revision uint64 `json:"revision"`
 	// ClusterID is empty until the cluster was created.
 	ClusterID string    `json:"cluster_id,omitempty"`
@@ -121,11 +129,24 @@ type State struct {
 	// MovesFinished and MovesAborted count the moves that are over.
 	MovesFinished uint64 `json:"moves_finished,omitempty"`
 	MovesAborted  uint64 `json:"moves_aborted,omitempty"`
+	// Leases has Groups entries once there was a lease.
+	Leases []Lease `json:"leases,omitempty"`
+	// Rebalance is the one under way, or nil.
+	Rebalance *Rebalance `json:"rebalance,omitempty"`
+	// Events are the newest, ascending, MaxEvents at most. LastEvent is the id
+	// of the newest there was.
+	Events    []Event `json:"events,omitempty"`
+	LastEvent uint64  `json:"last_event,omitempty"`
 }
 
 // requires is the lowest catalog version that understands the state.
 func (s *State) requires() uint8 {
-	if s.LastMove > 0 {
+	switch {
+	case s.LastEvent > 0:
+		return versionOperated
+	case len(s.Leases) > 0:
+		return versionLeases
+	case s.LastMove > 0:
 		return versionMoves
 	}
 	return versionFirst
@@ -174,13 +195,19 @@ func (s *State) validate() error {
 		if id != node.ID || node.Generation == 0 || node.Assigned > s.Index {
 			return fmt.Errorf("node %q is inconsistent", id)
 		}
+		if node.State == NodeRemoved && s.ReplicasOn(id) > 0 {
+			return fmt.Errorf("node %q is removed and holds replicas", id)
+		}
 	}
 	for number := range s.Placed {
 		if err := s.validateGroup(&s.Placed[number]); err != nil {
 			return fmt.Errorf("group %d: %w", number, err)
 		}
 	}
-	return nil
+	if len(s.Events) > MaxEvents || s.Rebalance != nil && s.Rebalance.ID > s.Index {
+		return errors.New("events or rebalance are inconsistent")
+	}
+	return s.validateLeases()
 }
 
 func (s *State) validateGroup(group *Group) error {

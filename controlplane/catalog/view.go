@@ -64,7 +64,9 @@ func (s *State) serving(group *Group) []rpc.Replica {
 func (s *State) Table() *rpc.Table {
 	table := &rpc.Table{ClusterID: s.ClusterID, Nodes: make(map[rpc.NodeID]rpc.NodeInfo, len(s.Nodes))}
 	for id, node := range s.Nodes {
-		table.Nodes[id] = node.Info()
+		if node.State != NodeRemoved {
+			table.Nodes[id] = node.Info()
+		}
 	}
 	placed := false
 	groups := make([]rpc.Placement, len(s.Placed))

@@ -8,6 +8,8 @@ import (
 
 	"github.com/fastpaca/fastpaca/controlplane/catalog"
 	"github.com/fastpaca/fastpaca/controlplane/consensus"
+	"github.com/fastpaca/fastpaca/controlplane/lease"
+	"github.com/fastpaca/fastpaca/controlplane/reconcile"
 )
 
 const (
@@ -49,6 +51,12 @@ type Config struct {
 	// SessionTTL is how long a node counts as alive after its last call.
 	// Defaults to DefaultSessionTTL.
 	SessionTTL time.Duration
+	// ReplaceAfter is how long a node may be silent before its replicas are
+	// replaced on others. Defaults to reconcile.DefaultReplaceAfter.
+	ReplaceAfter time.Duration
+	// LeaseTTL is how long an archiver lease may be trusted without being
+	// renewed; the same on all members. Defaults to lease.DefaultTTL.
+	LeaseTTL time.Duration
 	// HeartbeatTimeout is the members' election timeout. Defaults to that of
 	// the consensus package.
 	HeartbeatTimeout time.Duration
@@ -75,8 +83,11 @@ func (c *Config) Validate() error {
 	if len(c.ClusterID) > catalog.MaxIDBytes {
 		complain("cluster id is longer than %d bytes", catalog.MaxIDBytes)
 	}
-	if c.SessionTTL < 0 {
-		complain("session TTL is negative")
+	if c.SessionTTL < 0 || c.LeaseTTL < 0 || c.ReplaceAfter < 0 {
+		complain("session TTL, lease TTL and replace-after must not be negative")
+	}
+	if c.ReplaceAfter > 0 && c.ReplaceAfter < filled.SessionTTL {
+		complain("replace-after is %s, less than the session TTL of %s", filled.ReplaceAfter, filled.SessionTTL)
 	}
 	return errors.Join(problems...)
 }
@@ -90,6 +101,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SessionTTL == 0 {
 		c.SessionTTL = DefaultSessionTTL
+	}
+	if c.ReplaceAfter == 0 {
+		c.ReplaceAfter = reconcile.DefaultReplaceAfter
+	}
+	if c.LeaseTTL == 0 {
+		c.LeaseTTL = lease.DefaultTTL
 	}
 	return c
 }

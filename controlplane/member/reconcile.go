@@ -19,7 +19,7 @@ func (s *Server) reconcile(t *tenure, state *catalog.State) error {
 	if err := s.fit(); err != nil {
 		return err
 	}
-	for _, id := range t.newlySilent() {
+	for _, id := range t.newlySilent(state) {
 		s.logger.Warn("node is silent", "node", id, "address", state.Nodes[id].Address, "for", t.ttl)
 	}
 	switch {
@@ -29,7 +29,13 @@ func (s *Server) reconcile(t *tenure, state *catalog.State) error {
 		return s.placeGroups(t, state)
 	}
 	s.watchHealth(t, state)
+	if err := s.noteNodes(t); err != nil {
+		return err
+	}
 	if formed, err := s.formGroups(t, state); formed || err != nil {
+		return err
+	}
+	if granted, err := s.grantLeases(t); granted || err != nil {
 		return err
 	}
 	return s.moveReplicas(t, state)
@@ -69,7 +75,7 @@ func (s *Server) placeGroups(t *tenure, state *catalog.State) error {
 	if err != nil {
 		return fmt.Errorf("place groups: %w", err)
 	}
-	command := &catalog.PlaceGroups{}
+	command := &catalog.PlaceGroups{At: time.Now()}
 	for number, group := range plan {
 		if len(state.Placed[number].Replicas) > 0 {
 			continue
@@ -105,6 +111,18 @@ func (s *Server) formGroups(t *tenure, state *catalog.State) (bool, error) {
 	}
 	s.logger.Info("groups formed", "groups", len(groups))
 	return true, nil
+}
+
+// noteNodes records in the event log which nodes went and came. What cannot be
+// recorded is not tried again: it has been logged.
+func (s *Server) noteNodes(t *tenure) error {
+	silent, back := t.toNote()
+	if len(silent)+len(back) == 0 {
+		return nil
+	}
+	slices.Sort(silent)
+	slices.Sort(back)
+	return s.take("note nodes", &catalog.NoteNodes{Silent: silent, Back: back, At: time.Now()})
 }
 
 // take proposes a step; a refused one is an error.

@@ -114,7 +114,8 @@ func (s *Server) run() {
 // lead runs one term of leadership: it reconciles and publishes whenever the
 // catalog changed, a report said something new or some time has passed.
 func (s *Server) lead(term uint64) {
-	t := newTenure(term, s.cfg.SessionTTL)
+	t := newTenure(term, s.cfg.SessionTTL, s.cfg.LeaseTTL)
+	t.replaceAfter = s.cfg.ReplaceAfter
 	s.tenure.set(t)
 	defer func() {
 		s.tenure.set(nil)

@@ -53,6 +53,9 @@ func (s *Server) register(ctx context.Context, t *tenure, report *rpc.Report) (*
 		if err := checkHistory(report, &node, state); err != nil {
 			return nil, err
 		}
+		if known && node.State == catalog.NodeRemoved && node.Incarnation == report.Node.Incarnation {
+			return nil, fmt.Errorf("%w: %q", rpc.ErrRemoved, report.Node.ID)
+		}
 		if known && node.Info() == report.Node {
 			return state, nil
 		}
@@ -91,6 +94,8 @@ func (s *Server) proposeNode(ctx context.Context, command *catalog.RegisterNode)
 		return nil
 	case errors.Is(result.Err, catalog.ErrConflict):
 		return fmt.Errorf("%w: %w", rpc.ErrNodeConflict, result.Err)
+	case errors.Is(result.Err, catalog.ErrRemoved):
+		return fmt.Errorf("%w: %w", rpc.ErrRemoved, result.Err)
 	case errors.Is(result.Err, catalog.ErrInvalid), errors.Is(result.Err, catalog.ErrFull):
 		return fmt.Errorf("%w: %w", rpc.ErrInvalid, result.Err)
 	}

@@ -1,6 +1,7 @@
 package member
 
 import (
+	"maps"
 	"time"
 
 	"github.com/fastpaca/fastpaca/controlplane/catalog"
@@ -18,6 +19,9 @@ type Status struct {
 	LastIndex     uint64
 	CommitIndex   uint64
 	AppliedIndex  uint64
+	// Members are the addresses of all members by id; without any for a member
+	// that is alone.
+	Members map[string]string
 	// Problem is why the member does not do its part, or nil.
 	Problem error
 
@@ -94,6 +98,8 @@ type NodeStatus struct {
 	Hosted   int    // replicas it reported
 	Leads    int    // groups it reported to lead
 	MaxLag   uint64 // most entries any of its replicas had yet to apply
+	// DiskUsed and DiskFree are in bytes, 0 when the node does not say.
+	DiskUsed, DiskFree uint64
 }
 
 // Status returns what the member knows.
@@ -104,6 +110,7 @@ func (s *Server) Status() Status {
 	status := Status{
 		ID:                s.cfg.ID,
 		State:             raft.State,
+		Members:           maps.Clone(s.cfg.Peers),
 		Term:              raft.Term,
 		Leader:            leadership.LeaderID,
 		LeaderAddress:     leadership.LeaderAddress,
@@ -187,6 +194,7 @@ func (s *Status) addTenure(t *tenure) {
 		if session := t.sessions[node.ID]; session != nil {
 			node.LastSeen = session.seen
 			node.Hosted, node.Leads, node.MaxLag = session.hosted, session.leading, session.lag
+			node.DiskUsed, node.DiskFree = session.diskUsed, session.diskFree
 		}
 	}
 	for _, hint := range t.leaders {

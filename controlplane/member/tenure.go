@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fastpaca/fastpaca/controlplane/catalog"
+	"github.com/fastpaca/fastpaca/controlplane/lease"
 	"github.com/fastpaca/fastpaca/controlplane/reconcile"
 	"github.com/fastpaca/fastpaca/controlplane/rpc"
 )
@@ -36,6 +37,16 @@ type tenure struct {
 	ran map[uint16]struct{}
 	// evidence is what moves depend on.
 	evidence *reconcile.Evidence
+	// leases is who asks for archiver leases and who may trust one.
+	leases *lease.Book
+	// beat is when this process was last seen to run, pauses how often it was
+	// seen to have stopped for a while, and proven after how many of them it has
+	// proven that it leads.
+	beat           time.Time
+	pauses, proven uint64
+	// wentSilent and cameBack are nodes to be noted in the event log.
+	wentSilent, cameBack []rpc.NodeID
+	replaceAfter         time.Duration
 }
 
 // session is a node that has called in this tenure.
@@ -47,6 +58,8 @@ type session struct {
 	hosted  int       // replicas it reported
 	leading int       // groups it reported to lead
 	lag     uint64    // most entries any of its replicas had yet to apply
+
+	diskUsed, diskFree uint64
 }
 
 // leaderHint is who last reported to lead a group.
@@ -67,16 +80,21 @@ const (
 // String is for logs and status.
 func (l liveness) String() string { return [...]string{"unknown", "alive", "silent"}[l] }
 
-func newTenure(term uint64, ttl time.Duration) *tenure {
+// newTenure begins a term of leadership; ttl is that of sessions, leaseTTL that
+// of archiver leases.
+func newTenure(term uint64, ttl, leaseTTL time.Duration) *tenure {
+	now := time.Now()
 	return &tenure{
 		term:     term,
-		since:    time.Now(),
+		since:    now,
+		beat:     now,
 		ttl:      ttl,
 		done:     make(chan struct{}),
 		kick:     make(chan struct{}, 1),
 		sessions: make(map[rpc.NodeID]*session),
 		ran:      make(map[uint16]struct{}),
 		evidence: reconcile.NewEvidence(),
+		leases:   lease.NewBook(leaseTTL, now),
 	}
 }
 
@@ -154,6 +172,10 @@ func (t *tenure) enter(report *rpc.Report, state *catalog.State) (returned bool)
 	}
 	returned, s.silent = s.silent, false
 	s.info, s.seen = report.Node, time.Now()
+	s.diskUsed, s.diskFree = report.DiskUsed, report.DiskFree
+	if returned {
+		t.cameBack = append(t.cameBack, id)
+	}
 	s.calls++
 	s.hosted, s.leading, s.lag = len(report.Groups), 0, 0
 	for i := range report.Groups {
@@ -177,6 +199,12 @@ func (t *tenure) enter(report *rpc.Report, state *catalog.State) (returned bool)
 func (t *tenure) decide(state *catalog.State, expected int) catalog.Command {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return reconcile.Next(t.view(state, expected))
+}
+
+// view is what decisions are made from. It is called with mu held and used no
+// longer than that.
+func (t *tenure) view(state *catalog.State, expected int) reconcile.View {
 	now := time.Now()
 	lives := make(map[rpc.NodeID]reconcile.Life, len(state.Nodes))
 	for id := range state.Nodes {
@@ -190,7 +218,10 @@ func (t *tenure) decide(state *catalog.State, expected int) catalog.Command {
 		}
 		lives[id] = reconcile.Life{Silent: now.Sub(since)}
 	}
-	return reconcile.Next(reconcile.View{State: state, Evidence: t.evidence, Lives: lives, Expected: expected, Now: now})
+	return reconcile.View{
+		State: state, Evidence: t.evidence, Lives: lives, Expected: expected, Now: now,
+		Limits: reconcile.Limits{ReplaceAfter: t.replaceAfter},
+	}
 }
 
 // learn takes what a report says of one group. It is called with mu held and
@@ -227,7 +258,8 @@ func (t *tenure) leave(id rpc.NodeID) {
 }
 
 // newlySilent returns the nodes that have become silent since the last call.
-func (t *tenure) newlySilent() []rpc.NodeID {
+// Those that were removed may.
+func (t *tenure) newlySilent(state *catalog.State) []rpc.NodeID {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
@@ -235,10 +267,24 @@ func (t *tenure) newlySilent() []rpc.NodeID {
 	for id, s := range t.sessions {
 		if !s.silent && t.liveness(id, now) == silent {
 			s.silent = true
+			if state.Nodes[id].State == catalog.NodeRemoved {
+				continue
+			}
 			gone = append(gone, id)
+			t.wentSilent = append(t.wentSilent, id)
 		}
 	}
 	return gone
+}
+
+// toNote returns the nodes that have become silent or have come back since the
+// last call.
+func (t *tenure) toNote() (silent, back []rpc.NodeID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	silent, back = t.wentSilent, t.cameBack
+	t.wentSilent, t.cameBack = nil, nil
+	return silent, back
 }
 
 // unformed returns the groups that have run and drops those from it that the

@@ -62,7 +62,7 @@ func TestAdmission(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tenure := newTenure(1, time.Hour)
+			tenure := newTenure(1, time.Hour, time.Hour)
 			if !test.young {
 				tenure.since = time.Time{}
 			}
@@ -83,7 +83,7 @@ func TestAdmission(t *testing.T) {
 func TestWarmth(t *testing.T) {
 	t.Parallel()
 	state := placedState(t)
-	tenure := newTenure(1, time.Hour)
+	tenure := newTenure(1, time.Hour, time.Hour)
 	require.True(t, tenure.warm(&catalog.State{}), "nothing is placed, so nothing is missing")
 	require.False(t, tenure.warm(state))
 	tenure.enter(&rpc.Report{Node: rpc.NodeInfo{ID: "d1"}}, state)
@@ -91,7 +91,7 @@ func TestWarmth(t *testing.T) {
 	tenure.enter(&rpc.Report{Node: rpc.NodeInfo{ID: "d2"}}, state)
 	require.True(t, tenure.warm(state))
 
-	tenure = newTenure(1, time.Hour)
+	tenure = newTenure(1, time.Hour, time.Hour)
 	tenure.since = time.Now().Add(-warmUp)
 	require.True(t, tenure.warm(state), "a node that is gone is not waited for")
 }
@@ -102,7 +102,7 @@ func TestHintsOnlyMoveForward(t *testing.T) {
 	t.Parallel()
 	state := placedState(t)
 	rapid.Check(t, func(r *rapid.T) {
-		tenure := newTenure(1, time.Hour)
+		tenure := newTenure(1, time.Hour, time.Hour)
 		for range rapid.IntRange(1, 30).Draw(r, "reports") {
 			before, hints := tenure.leaders, tenure.hints
 			node := rapid.SampledFrom([]rpc.NodeID{"d1", "d2", "stranger"}).Draw(r, "node")
@@ -136,7 +136,7 @@ func TestHintsOnlyMoveForward(t *testing.T) {
 func TestGroupsThatRanAreFormedOnce(t *testing.T) {
 	t.Parallel()
 	state := placedState(t)
-	tenure := newTenure(1, time.Hour)
+	tenure := newTenure(1, time.Hour, time.Hour)
 	tenure.enter(&rpc.Report{Node: rpc.NodeInfo{ID: "d1"}, Groups: []rpc.GroupReport{
 		{Group: 1, Leading: true, Term: 1}, {Group: 2, LastIndex: 1}, {Group: 3},
 	}}, state)
@@ -151,7 +151,7 @@ func TestGroupsThatRanAreFormedOnce(t *testing.T) {
 
 func TestWakeUpsDoNotPileUp(t *testing.T) {
 	t.Parallel()
-	tenure := newTenure(1, time.Hour)
+	tenure := newTenure(1, time.Hour, time.Hour)
 	for range 100 {
 		tenure.wake()
 	}
@@ -162,7 +162,7 @@ func TestLastingProblemsAreLoggedNowAndThen(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&out, nil))
-	tenure := newTenure(1, time.Hour)
+	tenure := newTenure(1, time.Hour, time.Hour)
 	for range 10 {
 		tenure.complain(logger, errors.New("first"))
 	}

@@ -20,10 +20,12 @@ const (
 	RoleData
 	RoleRouter
 	RoleServer
+	// RoleAdmin is the tool of an operator.
+	RoleAdmin
 )
 
 var roleNames = map[Role]string{
-	RoleControl: "control", RoleData: "data", RoleRouter: "router", RoleServer: "server",
+	RoleControl: "control", RoleData: "data", RoleRouter: "router", RoleServer: "server", RoleAdmin: "admin",
 }
 
 // String returns the role's name for logs, metrics and names in certificates.
@@ -46,6 +48,8 @@ const (
 	KindRaft
 	// KindControlRaft is the Raft of the control plane's members.
 	KindControlRaft
+	// KindAdmin is HTTP: operators to the control plane. Routers may look.
+	KindAdmin
 )
 
 // kinds names each kind and the roles that may open or serve it; no roles
@@ -59,6 +63,7 @@ var kinds = map[Kind]struct {
 	KindGRPC:        {name: "grpc"},
 	KindRaft:        {name: "raft", roles: []Role{RoleData, RoleServer}, lanes: MaxLane},
 	KindControlRaft: {name: "control-raft", roles: []Role{RoleControl, RoleServer}},
+	KindAdmin:       {name: "admin", roles: []Role{RoleAdmin, RoleControl, RoleRouter, RoleServer}},
 }
 
 // String returns the kind's name for logs and metrics.
@@ -157,7 +162,7 @@ func (c Config) Validate() error {
 	if _, ok := roleNames[c.Role]; !ok {
 		errs = append(errs, fmt.Errorf("unknown %v", c.Role))
 	}
-	if c.ID == "" && c.Role != RoleRouter {
+	if c.ID == "" && c.Role != RoleRouter && c.Role != RoleAdmin {
 		errs = append(errs, errors.New("id is empty"))
 	}
 	if err := checkName(c.ID); err != nil {

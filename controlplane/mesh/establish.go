@@ -100,7 +100,7 @@ func (l *Listener) admit(h *hello, session *tls.Conn) (*virtualListener, error) 
 	if ours := l.conns.clusterID(); !sameCluster(ours, h.cluster) {
 		return nil, refuse(codeWrongCluster, "the listener's is %q, the dialer's %q", ours, h.cluster)
 	}
-	if _, ok := roleNames[h.role]; !ok || (h.id == "" && h.role != RoleRouter) {
+	if _, ok := roleNames[h.role]; !ok || (h.id == "" && h.role != RoleRouter && h.role != RoleAdmin) {
 		return nil, refuse(codeForbidden, "unknown %v or empty id", h.role)
 	}
 	if err := checkNames(session, h.role, h.id); err != nil {

@@ -4,8 +4,9 @@
 //
 // Initial places groups that have no place yet. It works in shares: first how
 // many replicas each zone takes, then each node, then which groups these are.
-// Extend adds replicas to a group that has some, BalanceLeaders evens out who
-// leads with few changes, and Factor says how many replicas a group should have.
-// A planner that moves replicas can start from the same shares and look for the
-// fewest moves that reach them.
+// Rebalance starts from the same shares and looks for the fewest changes of a
+// placement that reach them, Evacuate takes replicas away from nodes and changes
+// nothing else. Extend adds replicas to a group that has some, BalanceLeaders evens
+// out who leads with few changes, and Factor says how many replicas a group should
+// have. See DESIGN.md.
 package placement

@@ -1,5 +1,7 @@
 package placement
 
+import "slices"
+
 // assignLeaders chooses a leader among the replicas of each group so that nodes
 // lead equally much for their weight. It starts with whoever is the least
 // loaded and then, for as long as that helps, hands groups on along chains: from
@@ -11,8 +13,7 @@ func assignLeaders(plan [][]*candidate, nodes []*candidate) []Group {
 	for number, replicas := range plan {
 		leaders[number] = leastLeading(number, replicas)
 	}
-	for balanceOnce(plan, leaders, nodes) {
-	}
+	balance(plan, leaders, nodes)
 	groups := make([]Group, len(plan))
 	for number, replicas := range plan {
 		groups[number].Leader = leaders[number].id
@@ -54,8 +55,7 @@ func BalanceLeaders(groups []Group, nodes []Node) ([]string, error) {
 			leaders[number] = leastLeading(number, replicas)
 		}
 	}
-	for balanceOnce(plan, leaders, p.nodes) {
-	}
+	balance(plan, leaders, p.nodes)
 	chosen := make([]string, len(groups))
 	for number, leader := range leaders {
 		if leader != nil {
@@ -90,35 +90,57 @@ func cmpLoad(a *candidate, aMore int, b *candidate, bMore int) int {
 
 // step is how a search reached a node: by handing on a group from another.
 type step struct {
-	from  *candidate
-	group int
+	from   *candidate
+	group  int
+	search int // the search that reached it
 }
 
-// balanceOnce moves one unit of leadership from a node to one that would be
-// less loaded with it than the first is now. Every move makes the loads more
-// even, so there is an end to them.
-func balanceOnce(plan [][]*candidate, leaders []*candidate, nodes []*candidate) bool {
-	led := make(map[*candidate][]int, len(nodes))
+// balancer evens out leaders. It keeps its scratch space from one search to the
+// next.
+type balancer struct {
+	plan    [][]*candidate
+	leaders []*candidate
+	nodes   []*candidate
+	led     [][]int // groups, by node
+	reached []step  // by node
+	search  int
+	queue   []*candidate
+}
+
+// balance hands groups on for as long as that makes the loads more even.
+func balance(plan [][]*candidate, leaders, nodes []*candidate) {
+	b := &balancer{plan: plan, leaders: leaders, nodes: nodes, led: make([][]int, len(nodes)), reached: make([]step, len(nodes))}
 	for number, leader := range leaders {
 		if leader != nil {
-			led[leader] = append(led[leader], number)
+			b.led[leader.index] = append(b.led[leader.index], number)
 		}
 	}
-	for _, start := range nodes {
-		reached := map[*candidate]step{start: {}}
-		queue := []*candidate{start}
-		for len(queue) > 0 {
-			node := queue[0]
-			queue = queue[1:]
+	for b.once() {
+	}
+}
+
+// once moves one unit of leadership from a node to one that would be less loaded
+// with it than the first is now. Every move makes the loads more even, so there
+// is an end to them.
+func (b *balancer) once() bool {
+	for _, start := range b.nodes {
+		if start.leads == 0 {
+			continue
+		}
+		b.search++
+		b.reached[start.index] = step{search: b.search}
+		b.queue = append(b.queue[:0], start)
+		for next := 0; next < len(b.queue); next++ {
+			node := b.queue[next]
 			if cmpLoad(node, 1, start, 0) < 0 {
-				handOn(leaders, reached, start, node)
+				b.handOn(start, node)
 				return true
 			}
-			for _, number := range led[node] {
-				for _, next := range plan[number] {
-					if _, seen := reached[next]; !seen {
-						reached[next] = step{from: node, group: number}
-						queue = append(queue, next)
+			for _, number := range b.led[node.index] {
+				for _, other := range b.plan[number] {
+					if b.reached[other.index].search != b.search {
+						b.reached[other.index] = step{from: node, group: number, search: b.search}
+						b.queue = append(b.queue, other)
 					}
 				}
 			}
@@ -128,9 +150,13 @@ func balanceOnce(plan [][]*candidate, leaders []*candidate, nodes []*candidate) 
 }
 
 // handOn shifts the groups along the chain from start to end by one node.
-func handOn(leaders []*candidate, reached map[*candidate]step, start, end *candidate) {
-	for node := end; node != start; node = reached[node].from {
-		leaders[reached[node].group] = node
+func (b *balancer) handOn(start, end *candidate) {
+	for node := end; node != start; node = b.reached[node.index].from {
+		from, number := b.reached[node.index].from, b.reached[node.index].group
+		b.leaders[number] = node
+		b.led[from.index] = slices.DeleteFunc(b.led[from.index], func(n int) bool { return n == number })
+		at, _ := slices.BinarySearch(b.led[node.index], number)
+		b.led[node.index] = slices.Insert(b.led[node.index], at, number)
 	}
 	start.leads--
 	end.leads++

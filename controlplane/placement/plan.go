@@ -68,14 +68,21 @@ type planner struct {
 	nodes  []*candidate // ascending by id
 	zones  []*zone      // ascending by name
 	extra  int          // replicas of a group that go to zones of its choice
+	bounds []bound      // of each zone, for one group
 }
 
 // candidate is a node and its shares.
 type candidate struct {
 	id     string
+	index  int // among all nodes
 	weight uint64
-	share  int // replicas it still takes
+	share  int // replicas it still takes; when replanning, its part in all
 	leads  int // groups it leads
+
+	// When replanning:
+	zone  int   // its position
+	held  []int // groups of which it holds a replica
+	fixed bool  // it keeps what it holds
 }
 
 // zone is a failure domain and its shares.
@@ -85,6 +92,7 @@ type zone struct {
 	nodes  []*candidate
 	base   int // replicas of every group that it takes
 	share  int // groups of which it still takes one more
+	held   int // replicas it holds, when replanning
 }
 
 func (p *planner) addNodes(nodes []Node) error {
@@ -94,7 +102,7 @@ func (p *planner) addNodes(nodes []Node) error {
 		if i > 0 && node.ID == sorted[i-1].ID {
 			return fmt.Errorf("place groups: node %q is given twice", node.ID)
 		}
-		c := &candidate{id: node.ID, weight: max(1, uint64(node.Weight))}
+		c := &candidate{id: node.ID, index: i, weight: max(1, uint64(node.Weight))}
 		p.nodes = append(p.nodes, c)
 		z := byName[node.Zone]
 		if z == nil {
@@ -114,6 +122,7 @@ func (p *planner) addNodes(nodes []Node) error {
 // left; the last level is not full, and which zones it goes to is shared out so
 // that nodes end up evenly loaded.
 func (p *planner) shareZones() {
+	p.bounds = p.levels()
 	left := p.factor
 	for {
 		var open []*zone
@@ -137,8 +146,10 @@ func (p *planner) shareZones() {
 	}
 }
 
-// shareExtra shares out the last level among the zones that can take part.
+// shareExtra shares out the last level among the zones that can take part. What
+// cannot be shared out evenly goes to those that hold the most already.
 func (p *planner) shareExtra(open []*zone) {
+	slices.SortStableFunc(open, func(a, b *zone) int { return cmp.Compare(b.held, a.held) })
 	claims := make([]claim, len(open))
 	for i, z := range open {
 		claims[i] = claim{weight: z.weight, has: p.groups * z.base, limit: p.groups * (z.base + 1)}
@@ -148,15 +159,24 @@ func (p *planner) shareExtra(open []*zone) {
 	}
 }
 
-// shareNodes shares the replicas of each zone out among its nodes.
+// shareNodes shares the replicas of each zone out among its nodes, likewise.
 func (p *planner) shareNodes() {
 	for _, z := range p.zones {
-		claims := make([]claim, len(z.nodes))
-		for i, node := range z.nodes {
+		nodes := slices.Clone(z.nodes)
+		slices.SortStableFunc(nodes, func(a, b *candidate) int { return cmp.Compare(len(b.held), len(a.held)) })
+		units := p.groups*z.base + z.share
+		claims := make([]claim, len(nodes))
+		for i, node := range nodes {
 			claims[i] = claim{weight: node.weight, limit: p.groups}
+			if node.fixed {
+				claims[i].limit = 0
+				units -= len(node.held)
+			}
 		}
-		for i, got := range apportion(p.groups*z.base+z.share, claims) {
-			z.nodes[i].share = got
+		for i, got := range apportion(max(0, units), claims) {
+			if nodes[i].share = got; nodes[i].fixed {
+				nodes[i].share = len(nodes[i].held)
+			}
 		}
 	}
 }

@@ -23,6 +23,7 @@ const (
 type Evidence struct {
 	nodes   map[rpc.NodeID]*witness
 	leaders [catalog.Groups]leader
+	planned memo
 }
 
 // witness is what one node has reported of its replicas.

@@ -8,11 +8,12 @@ import (
 
 // Next returns the command that is due, or nil. It asks for nothing that the
 // state does not allow, so a command is refused only when the state has changed
-// meanwhile. Steps of moves under way come before new moves, departures of lost
-// replicas before growth, and leaders last.
+// meanwhile. Steps of moves under way come before new moves; departures of lost
+// replicas before growth, repair and drains, and these before a rebalance;
+// leaders come last.
 func Next(v View) catalog.Command {
 	v.Limits = v.Limits.withDefaults()
-	for _, due := range []func() catalog.Command{v.abort, v.advance, v.start, v.balanceLeaders} {
+	for _, due := range []func() catalog.Command{v.abort, v.advance, v.start, v.endRebalance, v.balanceLeaders} {
 		if command := due(); command != nil {
 			return command
 		}
@@ -49,6 +50,7 @@ func (v *View) start() catalog.Command {
 	}
 	s.dropLost()
 	s.grow()
+	s.relocate()
 	if len(s.command.Moves) == 0 {
 		return nil
 	}
@@ -146,18 +148,20 @@ func (s *starter) grow() {
 }
 
 // balanceLeaders returns who should lead instead of whom for leaders to be even.
-// Groups that move or were not formed yet count, and are left as they are.
+// Groups that move, were not formed yet or have a leader that an operator chose
+// count, and are left as they are. Nodes that drain lead nothing.
 func (v *View) balanceLeaders() catalog.Command {
-	ids := v.State.NodeIDs()
-	nodes := make([]placement.Node, len(ids))
-	for i, id := range ids {
-		nodes[i] = placement.Node{ID: string(id), Weight: v.State.Nodes[id].Weight}
+	var nodes []placement.Node
+	for _, id := range v.State.NodeIDs() {
+		if node := v.State.Nodes[id]; node.State == catalog.NodeActive {
+			nodes = append(nodes, placement.Node{ID: string(id), Weight: node.Weight})
+		}
 	}
 	groups := make([]placement.Group, len(v.State.Placed))
 	for number := range v.State.Placed {
 		group := &v.State.Placed[number]
 		groups[number].Leader = string(group.Preferred)
-		if !group.Formed || group.Move != nil {
+		if !group.Formed || group.Move != nil || group.Pinned && v.State.Nodes[group.Preferred].State == catalog.NodeActive {
 			groups[number].Nodes = []string{string(group.Preferred)}
 			continue
 		}

@@ -11,7 +11,10 @@ import (
 	"github.com/fastpaca/fastpaca/controlplane/rpc"
 )
 
-const simTTL = 3 * time.Second
+const (
+	simTTL          = 3 * time.Second
+	simReplaceAfter = 20 * time.Second
+)
 
 // sim is a cluster whose data plane obeys the rules of Raft and whose control
 // plane is this package over a real catalog. Everything else is up to chance:
@@ -119,12 +122,14 @@ func (s *sim) lives() map[rpc.NodeID]Life {
 	return lives
 }
 
-func (s *sim) next() catalog.Command {
-	return Next(View{
+func (s *sim) view() View {
+	return View{
 		State: s.state, Evidence: s.evidence, Lives: s.lives(), Expected: 1, Now: s.now,
-		Limits: Limits{MaxMoves: 3, MaxJoins: 2},
-	})
+		Limits: Limits{MaxMoves: 3, MaxJoins: 2, ReplaceAfter: simReplaceAfter},
+	}
 }
+
+func (s *sim) next() catalog.Command { return Next(s.view()) }
 
 // tick lets the control leader decide. The command may be lost, be committed
 // although the leader never learns, or be proposed twice.
@@ -418,6 +423,11 @@ func (s *sim) settle(rounds int) {
 	for _, n := range s.nodes {
 		n.up = true
 	}
+	s.run(rounds)
+}
+
+// run is settle with nodes that are down left so.
+func (s *sim) run(rounds int) {
 	quiet := 0
 	for range rounds {
 		before := s.state.Revision
@@ -427,14 +437,16 @@ func (s *sim) settle(rounds int) {
 		s.now = s.now.Add(300 * time.Millisecond)
 		for _, n := range s.nodes {
 			clear(n.deposed)
-			s.report(n)
+			if n.up {
+				s.report(n)
+			}
 		}
 		for len(s.flight) > 0 {
 			s.deliver(0, false, false)
 		}
 		for _, g := range s.groups {
 			_, up := s.voters(g.members, g.number)
-			if _, hosts := g.leader.replicas[g.number]; !hosts {
+			if _, hosts := g.leader.replicas[g.number]; !hosts || !g.leader.up {
 				for _, n := range up {
 					s.elect(g, n)
 				}

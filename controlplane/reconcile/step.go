@@ -7,7 +7,7 @@ import (
 
 // advance returns the steps that moves can take now.
 func (v *View) advance() catalog.Command {
-	command := &catalog.AdvanceMoves{}
+	command := &catalog.AdvanceMoves{At: v.Now}
 	for number := range v.State.Placed {
 		group := &v.State.Placed[number]
 		if group.Move == nil {
@@ -101,18 +101,22 @@ func (v *View) leastLeading(group *catalog.Group, leaving func(catalog.Replica) 
 	return best
 }
 
-// abort takes back the moves whose newcomers cannot arrive: those that lost their
-// data on the way, and those that have been silent for too long. A newcomer that
+// abort takes back the moves whose newcomers cannot arrive, for they lost their
+// data on the way or have been silent for too long, and those that have lost
+// their reason before anybody voted. A newcomer that
 // may vote already is a leaver like any other: it goes only if the group can do
 // without, and newcomers that are well stay.
 func (v *View) abort() catalog.Command {
-	command := &catalog.AbortMoves{}
+	command := &catalog.AbortMoves{At: v.Now}
 	for number := range v.State.Placed {
 		group := &v.State.Placed[number]
 		if group.Move == nil || group.Move.Phase == catalog.PhaseLeave {
 			continue
 		}
 		node, reason := v.hopeless(group)
+		if why := v.needless(group); node == "" && why != "" {
+			node, reason = group.Move.Join[0], why
+		}
 		if node == "" || !v.withdrawable(uint16(number), group, node) {
 			continue
 		}

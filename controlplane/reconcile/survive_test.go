@@ -9,6 +9,7 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"github.com/fastpaca/fastpaca/controlplane/catalog"
 	"github.com/fastpaca/fastpaca/controlplane/rpc"
 )
 
@@ -109,13 +110,22 @@ func TestMovesSurviveEverything(t *testing.T) {
 				}
 			}),
 			act(1, func() { s.settle(5) }),
+			act(2, func() { s.operate(r, node().id, node().id) }),
 		)
 		for range rapid.IntRange(0, 200).Draw(r, "steps") {
 			rapid.SampledFrom(actions).Draw(r, "action")()
 			s.check()
 		}
+		for _, n := range s.nodes {
+			s.must(&catalog.SetNodeState{Node: n.id, State: catalog.NodeActive})
+		}
+		if last := s.state.Rebalance; last != nil {
+			s.must(&catalog.EndRebalance{ID: last.ID, Cancelled: true})
+		}
+		s.must(&catalog.StartRebalance{}) // unpins leaders
 		s.now = s.now.Add(simTTL)
-		s.settle(400)
+		s.settle(600)
+		require.Nil(s.t, s.state.Rebalance)
 		s.settled(3)
 	})
 }

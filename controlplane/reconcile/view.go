@@ -18,14 +18,18 @@ const (
 	// DefaultPatience is how long a newcomer may be silent before its move is
 	// taken back, so that another node can take its place.
 	DefaultPatience = 30 * time.Second
+	// DefaultReplaceAfter is how long a node may be silent before its replicas
+	// are replaced on others.
+	DefaultReplaceAfter = 10 * time.Minute
 )
 
 // Limits bounds what goes on at a time. Zero fields stand for the defaults.
 type Limits struct {
-	MaxMoves int
-	MaxJoins int
-	Stable   time.Duration
-	Patience time.Duration
+	MaxMoves     int
+	MaxJoins     int
+	Stable       time.Duration
+	Patience     time.Duration
+	ReplaceAfter time.Duration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -40,6 +44,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Patience == 0 {
 		l.Patience = DefaultPatience
+	}
+	if l.ReplaceAfter == 0 {
+		l.ReplaceAfter = DefaultReplaceAfter
 	}
 	return l
 }

@@ -5,9 +5,13 @@ import (
 	"fmt"
 )
 
-// ErrInvalid: the report breaks a rule, whatever the state of the cluster. Do
-// not retry.
+// ErrInvalid: the report or request breaks a rule, whatever the state of the
+// cluster. Do not retry.
 var ErrInvalid = errors.New("invalid report")
+
+// ErrRemoved: an operator has removed the node from the cluster. It can join
+// again with an empty data directory.
+var ErrRemoved = errors.New("node was removed from the cluster")
 
 // NotLeaderError reports that the member asked does not lead the control plane.
 // Leader and Address are those of the member it believes does, or empty.

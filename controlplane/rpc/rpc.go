@@ -92,6 +92,9 @@ type Report struct {
 	Groups []GroupReport
 	// HaveAssignment is the version the node has persisted, 0 for none.
 	HaveAssignment uint64
+	// DiskUsed is what the node's data takes, DiskFree what is left on its disk,
+	// in bytes; both 0 when the node does not say.
+	DiskUsed, DiskFree uint64
 }
 
 // ControlPlane is the control plane as routers and data nodes see it. Methods

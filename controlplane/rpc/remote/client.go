@@ -124,7 +124,35 @@ func (c *Client) Session(ctx context.Context, report *rpc.Report) (*rpc.Assignme
 	if err != nil {
 		return nil, fmt.Errorf("session: %w", err)
 	}
-	req.Versions = &pb.Versions{Min: minVersion, Max: maxVersion}
+	req.Versions = spoken()
+	var assignment *rpc.Assignment
+	err = c.untilAnswered(ctx, func(ctx context.Context, who member) error {
+		have := c.lastAssigned(report.Node.ID)
+		req.HaveDigest = have.digest
+		reply, err := pb.NewControlPlaneClient(who.conn).Session(ctx, req)
+		if err != nil {
+			return err
+		}
+		got, err := readSession(reply, have)
+		if err != nil {
+			c.setAssigned(&assigned{node: report.Node.ID})
+			return err
+		}
+		c.setAssigned(got)
+		assignment = got.assignment
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("session: %w", err)
+	}
+	return assignment, nil
+}
+
+func spoken() *pb.Versions { return &pb.Versions{Min: minVersion, Max: maxVersion} }
+
+// untilAnswered asks one member after the other until one answers or no other
+// would answer otherwise, for up to Options.Patience.
+func (c *Client) untilAnswered(ctx context.Context, call func(context.Context, member) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.life, cancel)()
@@ -133,54 +161,46 @@ func (c *Client) Session(ctx context.Context, report *rpc.Report) (*rpc.Assignme
 	pace := rounds{members: c.members, min: c.opts.BackoffMin, max: c.opts.BackoffMax}
 	var last error
 	for {
-		assignment, f := c.ask(ctx, report.Node.ID, req)
+		f := c.ask(ctx, call)
 		switch {
 		case f == nil:
-			return assignment, nil
+			return nil
 		case c.life.Err() != nil:
-			return nil, fmt.Errorf("session: control plane client: %w", rpc.ErrClosed)
+			return fmt.Errorf("control plane client: %w", rpc.ErrClosed)
 		case f.final:
-			return nil, fmt.Errorf("session: %w", f.err)
+			return f.err
 		case ctx.Err() != nil:
-			return nil, fmt.Errorf("session: %w", ended(ctx, last))
+			return ended(ctx, last)
 		case !time.Now().Before(patience):
-			return nil, fmt.Errorf("session: %w", f.err)
+			return f.err
 		}
 		last = f.err
 		pace.pause(ctx)
 	}
 }
 
-// ask reports to one member. When it fails, the next one to ask is another.
-func (c *Client) ask(ctx context.Context, node rpc.NodeID, req *pb.SessionRequest) (*rpc.Assignment, *failure) {
+// ask makes a call to one member. When it fails, the next one to ask is another.
+func (c *Client) ask(ctx context.Context, call func(context.Context, member) error) *failure {
 	who, err := c.members.target()
 	if err != nil {
-		return nil, c.failed(who, failure{err: fmt.Errorf("%w: dial %s: %w", rpc.ErrUnavailable, who.address, err), broken: true})
+		return c.failed(who, failure{err: fmt.Errorf("%w: dial %s: %w", rpc.ErrUnavailable, who.address, err), broken: true})
 	}
-	have := c.lastAssigned(node)
-	req.HaveDigest = have.digest
 	attempt, cancel := context.WithTimeout(ctx, c.opts.AttemptTimeout)
 	defer cancel()
-	reply, err := pb.NewControlPlaneClient(who.conn).Session(attempt, req)
-	if err != nil {
-		if ctx.Err() != nil {
-			// The caller has had enough; that says nothing of the member.
-			return nil, &failure{err: err}
-		}
-		f := failureOf(err)
-		f.err = fmt.Errorf("member %s: %w", who.address, f.err)
-		if f.final {
-			return nil, &f
-		}
-		return nil, c.failed(who, f)
+	err = call(attempt, who)
+	if err == nil {
+		return nil
 	}
-	got, err := readSession(reply, have)
-	if err != nil {
-		c.setAssigned(&assigned{node: node})
-		return nil, c.failed(who, failure{err: fmt.Errorf("%w: member %s: %w", rpc.ErrUnavailable, who.address, err), broken: true})
+	if ctx.Err() != nil {
+		// The caller has had enough; that says nothing of the member.
+		return &failure{err: err}
 	}
-	c.setAssigned(got)
-	return got.assignment, nil
+	f := failureOf(err)
+	f.err = fmt.Errorf("member %s: %w", who.address, f.err)
+	if f.final {
+		return &f
+	}
+	return c.failed(who, f)
 }
 
 func (c *Client) failed(who member, f failure) *failure {

@@ -178,7 +178,9 @@ func tableFromWire(p *pb.Table) (*rpc.Table, error) {
 // reportToWire fails with rpc.ErrInvalid for what cannot be sent.
 func reportToWire(r *rpc.Report) (*pb.SessionRequest, error) {
 	var index names
-	p := &pb.SessionRequest{Node: nodeToWire(&r.Node), HaveAssignment: r.HaveAssignment}
+	p := &pb.SessionRequest{
+		Node: nodeToWire(&r.Node), HaveAssignment: r.HaveAssignment, DiskUsed: r.DiskUsed, DiskFree: r.DiskFree,
+	}
 	for i := range r.Groups {
 		g := &r.Groups[i]
 		p.Groups = append(p.Groups, &pb.GroupReport{
@@ -211,7 +213,7 @@ func reportFromWire(p *pb.SessionRequest) (*rpc.Report, error) {
 	if len(p.GetGroups()) > maxGroups {
 		return nil, fmt.Errorf("%w: %d groups", errMalformed, len(p.GetGroups()))
 	}
-	r := &rpc.Report{Node: node, HaveAssignment: p.GetHaveAssignment()}
+	r := &rpc.Report{Node: node, HaveAssignment: p.GetHaveAssignment(), DiskUsed: p.GetDiskUsed(), DiskFree: p.GetDiskFree()}
 	if n := len(p.GetGroups()); n > 0 {
 		r.Groups = make([]rpc.GroupReport, n)
 	}

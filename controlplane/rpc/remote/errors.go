@@ -27,6 +27,7 @@ var sentinels = []struct {
 	{rpc.ErrInvalid, pb.Code_CODE_INVALID, codes.InvalidArgument},
 	{rpc.ErrWrongCluster, pb.Code_CODE_WRONG_CLUSTER, codes.FailedPrecondition},
 	{rpc.ErrNodeConflict, pb.Code_CODE_NODE_CONFLICT, codes.AlreadyExists},
+	{rpc.ErrRemoved, pb.Code_CODE_REMOVED, codes.FailedPrecondition},
 	{rpc.ErrClosed, pb.Code_CODE_CLOSED, codes.Unavailable},
 	{rpc.ErrUnavailable, pb.Code_CODE_UNAVAILABLE, codes.Unavailable},
 }
@@ -100,6 +101,8 @@ func failureFromWire(e *pb.Error) failure {
 		is = rpc.ErrWrongCluster
 	case pb.Code_CODE_NODE_CONFLICT:
 		is = rpc.ErrNodeConflict
+	case pb.Code_CODE_REMOVED:
+		is = rpc.ErrRemoved
 	default:
 		// A member that is shutting down is to the client one that is not there.
 		is, f.final = rpc.ErrUnavailable, false

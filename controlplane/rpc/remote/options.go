@@ -88,7 +88,8 @@ type ServerOptions struct {
 	// UpdateGap is the least time between two tables on a watch, so that a burst
 	// of changes travels as few. Default 20 ms.
 	UpdateGap time.Duration
-	// MaxWatches and MaxSessions bound the calls at a time. Defaults 4,096 each.
+	// MaxWatches and MaxSessions bound the calls at a time; calls about leases
+	// are bounded like sessions. Defaults 4,096 each.
 	MaxWatches, MaxSessions int
 	// MaxSession bounds one session, whatever its own deadline. Default 10 s.
 	MaxSession time.Duration

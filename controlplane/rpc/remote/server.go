@@ -21,7 +21,8 @@ import (
 // Backend is a member of the control plane as its Server needs it. Where a
 // member cannot answer, it returns an error that is rpc.ErrUnavailable, at best
 // a *rpc.NotLeaderError. Table may be answered by any member from what it has
-// applied, Session only by the leader.
+// applied, Session only by the leader. A backend that is rpc.Leases too serves
+// leases; they are the leader's as well.
 type Backend interface {
 	rpc.ControlPlane
 	// LeaderHint is the address where other processes reach the leader: this
@@ -42,6 +43,7 @@ type Server struct {
 	mu                sync.Mutex // guards what follows
 	closed            bool
 	watches, sessions int
+	leasing           int
 	calls             sync.WaitGroup // Add only with mu held and not closed
 
 	// encoded is the last table that was sent, for all watches.

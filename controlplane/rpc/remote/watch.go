@@ -57,7 +57,7 @@ func (c *Client) follow(who member, began func()) error {
 	defer silence.Stop()
 	after, cluster := c.have()
 	stream, err := pb.NewControlPlaneClient(who.conn).Watch(ctx, &pb.WatchRequest{
-		Versions: &pb.Versions{Min: minVersion, Max: maxVersion}, After: after, ClusterId: cluster,
+		Versions: spoken(), After: after, ClusterId: cluster,
 	})
 	if err != nil {
 		return err

@@ -40,6 +40,7 @@ const (
 	Code_CODE_NODE_CONFLICT Code = 3
 	Code_CODE_CLOSED        Code = 4
 	Code_CODE_INVALID       Code = 5
+	Code_CODE_REMOVED       Code = 6
 )
 
 // Enum value maps for Code.
@@ -51,6 +52,7 @@ var (
 		3: "CODE_NODE_CONFLICT",
 		4: "CODE_CLOSED",
 		5: "CODE_INVALID",
+		6: "CODE_REMOVED",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":   0,
@@ -59,6 +61,7 @@ var (
 		"CODE_NODE_CONFLICT": 3,
 		"CODE_CLOSED":        4,
 		"CODE_INVALID":       5,
+		"CODE_REMOVED":       6,
 	}
 )
 
@@ -483,6 +486,8 @@ type SessionRequest struct {
 	// have_digest is the digest of the assignment that the client got last and
 	// still holds.
 	HaveDigest    []byte `protobuf:"bytes,6,opt,name=have_digest,json=haveDigest,proto3" json:"have_digest,omitempty"`
+	DiskUsed      uint64 `protobuf:"varint,7,opt,name=disk_used,json=diskUsed,proto3" json:"disk_used,omitempty"` // bytes
+	DiskFree      uint64 `protobuf:"varint,8,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -557,6 +562,20 @@ func (x *SessionRequest) GetHaveDigest() []byte {
 		return x.HaveDigest
 	}
 	return nil
+}
+
+func (x *SessionRequest) GetDiskUsed() uint64 {
+	if x != nil {
+		return x.DiskUsed
+	}
+	return 0
+}
+
+func (x *SessionRequest) GetDiskFree() uint64 {
+	if x != nil {
+		return x.DiskFree
+	}
+	return 0
 }
 
 type GroupReport struct {
@@ -902,6 +921,188 @@ func (x *Address) GetAddress() string {
 	return ""
 }
 
+type LeaseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Versions      *Versions              `protobuf:"bytes,1,opt,name=versions,proto3" json:"versions,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Incarnation   string                 `protobuf:"bytes,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Release       bool                   `protobuf:"varint,4,opt,name=release,proto3" json:"release,omitempty"` // all of them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRequest) Reset() {
+	*x = LeaseRequest{}
+	mi := &file_controlplane_rpc_remote_pb_controlplane_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRequest) ProtoMessage() {}
+
+func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_controlplane_rpc_remote_pb_controlplane_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
+func (*LeaseRequest) Descriptor() ([]byte, []int) {
+	return file_controlplane_rpc_remote_pb_controlplane_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LeaseRequest) GetVersions() *Versions {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *LeaseRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *LeaseRequest) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *LeaseRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
+// LeaseReply is everything the node holds.
+type LeaseReply struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Leases  []*ArchiverLease       `protobuf:"bytes,2,rep,name=leases,proto3" json:"leases,omitempty"` // ascending by group
+	// ttl_ms is how long they may be trusted from before the request was sent.
+	TtlMs         uint64 `protobuf:"varint,3,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseReply) Reset() {
+	*x = LeaseReply{}
+	mi := &file_controlplane_rpc_remote_pb_controlplane_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseReply) ProtoMessage() {}
+
+func (x *LeaseReply) ProtoReflect() protoreflect.Message {
+	mi := &file_controlplane_rpc_remote_pb_controlplane_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseReply.ProtoReflect.Descriptor instead.
+func (*LeaseReply) Descriptor() ([]byte, []int) {
+	return file_controlplane_rpc_remote_pb_controlplane_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LeaseReply) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *LeaseReply) GetLeases() []*ArchiverLease {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+func (x *LeaseReply) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+type ArchiverLease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArchiverLease) Reset() {
+	*x = ArchiverLease{}
+	mi := &file_controlplane_rpc_remote_pb_controlplane_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArchiverLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArchiverLease) ProtoMessage() {}
+
+func (x *ArchiverLease) ProtoReflect() protoreflect.Message {
+	mi := &file_controlplane_rpc_remote_pb_controlplane_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArchiverLease.ProtoReflect.Descriptor instead.
+func (*ArchiverLease) Descriptor() ([]byte, []int) {
+	return file_controlplane_rpc_remote_pb_controlplane_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ArchiverLease) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *ArchiverLease) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 // Error is why a call failed. It travels in the details of the gRPC status. A
 // receiver that does not know the code takes it as CODE_UNAVAILABLE.
 type Error struct {
@@ -917,7 +1118,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_controlplane_rpc_remote_pb_controlplane_proto_msgTypes[12]
+	mi := &file_controlplane_rpc_remote_pb_controlplane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1130,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_controlplane_rpc_remote_pb_controlplane_proto_msgTypes[12]
+	mi := &file_controlplane_rpc_remote_pb_controlplane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1143,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_controlplane_rpc_remote_pb_controlplane_proto_rawDescGZIP(), []int{12}
+	return file_controlplane_rpc_remote_pb_controlplane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Error) GetCode() Code {
@@ -1005,7 +1206,7 @@ const file_controlplane_rpc_remote_pb_controlplane_proto_rawDesc = "" +
 	"\tPlacement\x12\x1a\n" +
 	"\breplicas\x18\x01 \x03(\rR\breplicas\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\rR\x06leader\x12\x1c\n" +
-	"\tpreferred\x18\x03 \x01(\rR\tpreferred\"\xa3\x02\n" +
+	"\tpreferred\x18\x03 \x01(\rR\tpreferred\"\xdd\x02\n" +
 	"\x0eSessionRequest\x12>\n" +
 	"\bversions\x18\x01 \x01(\v2\".fastpaca.controlplane.v1.VersionsR\bversions\x122\n" +
 	"\x04node\x18\x02 \x01(\v2\x1e.fastpaca.controlplane.v1.NodeR\x04node\x12\x14\n" +
@@ -1013,7 +1214,9 @@ const file_controlplane_rpc_remote_pb_controlplane_proto_rawDesc = "" +
 	"\x06groups\x18\x04 \x03(\v2%.fastpaca.controlplane.v1.GroupReportR\x06groups\x12'\n" +
 	"\x0fhave_assignment\x18\x05 \x01(\x04R\x0ehaveAssignment\x12\x1f\n" +
 	"\vhave_digest\x18\x06 \x01(\fR\n" +
-	"haveDigest\"\xa6\x01\n" +
+	"haveDigest\x12\x1b\n" +
+	"\tdisk_used\x18\a \x01(\x04R\bdiskUsed\x12\x1b\n" +
+	"\tdisk_free\x18\b \x01(\x04R\bdiskFree\"\xa6\x01\n" +
 	"\vGroupReport\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x18\n" +
 	"\aleading\x18\x02 \x01(\bR\aleading\x12\x12\n" +
@@ -1043,22 +1246,37 @@ const file_controlplane_rpc_remote_pb_controlplane_proto_rawDesc = "" +
 	"\tbootstrap\x18\x04 \x01(\bR\tbootstrap\"7\n" +
 	"\aAddress\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x81\x01\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x9e\x01\n" +
+	"\fLeaseRequest\x12>\n" +
+	"\bversions\x18\x01 \x01(\v2\".fastpaca.controlplane.v1.VersionsR\bversions\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\tR\vincarnation\x12\x18\n" +
+	"\arelease\x18\x04 \x01(\bR\arelease\"~\n" +
+	"\n" +
+	"LeaseReply\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12?\n" +
+	"\x06leases\x18\x02 \x03(\v2'.fastpaca.controlplane.v1.ArchiverLeaseR\x06leases\x12\x15\n" +
+	"\x06ttl_ms\x18\x03 \x01(\x04R\x05ttlMs\";\n" +
+	"\rArchiverLease\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\x81\x01\n" +
 	"\x05Error\x122\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1e.fastpaca.controlplane.v1.CodeR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x16\n" +
 	"\x06leader\x18\x03 \x01(\tR\x06leader\x12\x18\n" +
-	"\aaddress\x18\x04 \x01(\tR\aaddress*\x85\x01\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress*\x97\x01\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\x01\x12\x16\n" +
 	"\x12CODE_WRONG_CLUSTER\x10\x02\x12\x16\n" +
 	"\x12CODE_NODE_CONFLICT\x10\x03\x12\x0f\n" +
 	"\vCODE_CLOSED\x10\x04\x12\x10\n" +
-	"\fCODE_INVALID\x10\x052\xc5\x01\n" +
+	"\fCODE_INVALID\x10\x05\x12\x10\n" +
+	"\fCODE_REMOVED\x10\x062\x9c\x02\n" +
 	"\fControlPlane\x12X\n" +
 	"\x05Watch\x12&.fastpaca.controlplane.v1.WatchRequest\x1a%.fastpaca.controlplane.v1.TableUpdate0\x01\x12[\n" +
-	"\aSession\x12(.fastpaca.controlplane.v1.SessionRequest\x1a&.fastpaca.controlplane.v1.SessionReplyB9Z7github.com/fastpaca/fastpaca/controlplane/rpc/remote/pbb\x06proto3"
+	"\aSession\x12(.fastpaca.controlplane.v1.SessionRequest\x1a&.fastpaca.controlplane.v1.SessionReply\x12U\n" +
+	"\x05Lease\x12&.fastpaca.controlplane.v1.LeaseRequest\x1a$.fastpaca.controlplane.v1.LeaseReplyB9Z7github.com/fastpaca/fastpaca/controlplane/rpc/remote/pbb\x06proto3"
 
 var (
 	file_controlplane_rpc_remote_pb_controlplane_proto_rawDescOnce sync.Once
@@ -1073,7 +1291,7 @@ func file_controlplane_rpc_remote_pb_controlplane_proto_rawDescGZIP() []byte {
 }
 
 var file_controlplane_rpc_remote_pb_controlplane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_controlplane_rpc_remote_pb_controlplane_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_controlplane_rpc_remote_pb_controlplane_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_controlplane_rpc_remote_pb_controlplane_proto_goTypes = []any{
 	(Code)(0),               // 0: fastpaca.controlplane.v1.Code
 	(*Versions)(nil),        // 1: fastpaca.controlplane.v1.Versions
@@ -1088,7 +1306,10 @@ var file_controlplane_rpc_remote_pb_controlplane_proto_goTypes = []any{
 	(*Assignment)(nil),      // 10: fastpaca.controlplane.v1.Assignment
 	(*GroupAssignment)(nil), // 11: fastpaca.controlplane.v1.GroupAssignment
 	(*Address)(nil),         // 12: fastpaca.controlplane.v1.Address
-	(*Error)(nil),           // 13: fastpaca.controlplane.v1.Error
+	(*LeaseRequest)(nil),    // 13: fastpaca.controlplane.v1.LeaseRequest
+	(*LeaseReply)(nil),      // 14: fastpaca.controlplane.v1.LeaseReply
+	(*ArchiverLease)(nil),   // 15: fastpaca.controlplane.v1.ArchiverLease
+	(*Error)(nil),           // 16: fastpaca.controlplane.v1.Error
 }
 var file_controlplane_rpc_remote_pb_controlplane_proto_depIdxs = []int32{
 	1,  // 0: fastpaca.controlplane.v1.WatchRequest.versions:type_name -> fastpaca.controlplane.v1.Versions
@@ -1100,16 +1321,20 @@ var file_controlplane_rpc_remote_pb_controlplane_proto_depIdxs = []int32{
 	8,  // 6: fastpaca.controlplane.v1.SessionRequest.groups:type_name -> fastpaca.controlplane.v1.GroupReport
 	11, // 7: fastpaca.controlplane.v1.Assignment.groups:type_name -> fastpaca.controlplane.v1.GroupAssignment
 	12, // 8: fastpaca.controlplane.v1.Assignment.addresses:type_name -> fastpaca.controlplane.v1.Address
-	0,  // 9: fastpaca.controlplane.v1.Error.code:type_name -> fastpaca.controlplane.v1.Code
-	2,  // 10: fastpaca.controlplane.v1.ControlPlane.Watch:input_type -> fastpaca.controlplane.v1.WatchRequest
-	7,  // 11: fastpaca.controlplane.v1.ControlPlane.Session:input_type -> fastpaca.controlplane.v1.SessionRequest
-	3,  // 12: fastpaca.controlplane.v1.ControlPlane.Watch:output_type -> fastpaca.controlplane.v1.TableUpdate
-	9,  // 13: fastpaca.controlplane.v1.ControlPlane.Session:output_type -> fastpaca.controlplane.v1.SessionReply
-	12, // [12:14] is the sub-list for method output_type
-	10, // [10:12] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	1,  // 9: fastpaca.controlplane.v1.LeaseRequest.versions:type_name -> fastpaca.controlplane.v1.Versions
+	15, // 10: fastpaca.controlplane.v1.LeaseReply.leases:type_name -> fastpaca.controlplane.v1.ArchiverLease
+	0,  // 11: fastpaca.controlplane.v1.Error.code:type_name -> fastpaca.controlplane.v1.Code
+	2,  // 12: fastpaca.controlplane.v1.ControlPlane.Watch:input_type -> fastpaca.controlplane.v1.WatchRequest
+	7,  // 13: fastpaca.controlplane.v1.ControlPlane.Session:input_type -> fastpaca.controlplane.v1.SessionRequest
+	13, // 14: fastpaca.controlplane.v1.ControlPlane.Lease:input_type -> fastpaca.controlplane.v1.LeaseRequest
+	3,  // 15: fastpaca.controlplane.v1.ControlPlane.Watch:output_type -> fastpaca.controlplane.v1.TableUpdate
+	9,  // 16: fastpaca.controlplane.v1.ControlPlane.Session:output_type -> fastpaca.controlplane.v1.SessionReply
+	14, // 17: fastpaca.controlplane.v1.ControlPlane.Lease:output_type -> fastpaca.controlplane.v1.LeaseReply
+	15, // [15:18] is the sub-list for method output_type
+	12, // [12:15] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_controlplane_rpc_remote_pb_controlplane_proto_init() }
@@ -1123,7 +1348,7 @@ func file_controlplane_rpc_remote_pb_controlplane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_controlplane_rpc_remote_pb_controlplane_proto_rawDesc), len(file_controlplane_rpc_remote_pb_controlplane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

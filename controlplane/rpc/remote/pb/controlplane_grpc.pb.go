@@ -31,6 +31,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ControlPlane_Watch_FullMethodName   = "/fastpaca.controlplane.v1.ControlPlane/Watch"
 	ControlPlane_Session_FullMethodName = "/fastpaca.controlplane.v1.ControlPlane/Session"
+	ControlPlane_Lease_FullMethodName   = "/fastpaca.controlplane.v1.ControlPlane/Lease"
 )
 
 // ControlPlaneClient is the client API for ControlPlane service.
@@ -43,6 +44,8 @@ type ControlPlaneClient interface {
 	// soon as the assignment differs from the one that the node has, or after a
 	// second at most.
 	Session(ctx context.Context, in *SessionRequest, opts ...grpc.CallOption) (*SessionReply, error)
+	// Lease asks for archiver leases, renews those held, or gives them back.
+	Lease(ctx context.Context, in *LeaseRequest, opts ...grpc.CallOption) (*LeaseReply, error)
 }
 
 type controlPlaneClient struct {
@@ -82,6 +85,16 @@ func (c *controlPlaneClient) Session(ctx context.Context, in *SessionRequest, op
 	return out, nil
 }
 
+func (c *controlPlaneClient) Lease(ctx context.Context, in *LeaseRequest, opts ...grpc.CallOption) (*LeaseReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LeaseReply)
+	err := c.cc.Invoke(ctx, ControlPlane_Lease_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlPlaneServer is the server API for ControlPlane service.
 // All implementations must embed UnimplementedControlPlaneServer
 // for forward compatibility.
@@ -92,6 +105,8 @@ type ControlPlaneServer interface {
 	// soon as the assignment differs from the one that the node has, or after a
 	// second at most.
 	Session(context.Context, *SessionRequest) (*SessionReply, error)
+	// Lease asks for archiver leases, renews those held, or gives them back.
+	Lease(context.Context, *LeaseRequest) (*LeaseReply, error)
 	mustEmbedUnimplementedControlPlaneServer()
 }
 
@@ -107,6 +122,9 @@ func (UnimplementedControlPlaneServer) Watch(*WatchRequest, grpc.ServerStreaming
 }
 func (UnimplementedControlPlaneServer) Session(context.Context, *SessionRequest) (*SessionReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Session not implemented")
+}
+func (UnimplementedControlPlaneServer) Lease(context.Context, *LeaseRequest) (*LeaseReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Lease not implemented")
 }
 func (UnimplementedControlPlaneServer) mustEmbedUnimplementedControlPlaneServer() {}
 func (UnimplementedControlPlaneServer) testEmbeddedByValue()                      {}
@@ -158,6 +176,24 @@ func _ControlPlane_Session_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControlPlane_Lease_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LeaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlPlaneServer).Lease(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlPlane_Lease_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlPlaneServer).Lease(ctx, req.(*LeaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ControlPlane_ServiceDesc is the grpc.ServiceDesc for ControlPlane service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -168,6 +204,10 @@ var ControlPlane_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Session",
 			Handler:    _ControlPlane_Session_Handler,
+		},
+		{
+			MethodName: "Lease",
+			Handler:    _ControlPlane_Lease_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
