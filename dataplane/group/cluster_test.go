@@ -22,9 +22,9 @@ func (c *cluster) converged() {
 			if r.group == nil {
 				continue
 			}
-			sum, _, err := r.group.machine.Hash(c.t.Context())
+			state, err := r.group.Hash(c.t.Context())
 			require.NoError(c.t, err)
-			sums = append(sums, sum)
+			sums = append(sums, state.Hash)
 		}
 		for _, s := range sums[1:] {
 			if s != sums[0] {

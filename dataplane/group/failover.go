@@ -54,6 +54,10 @@ func (g *Group) Failover(now time.Time, preferred string) {
 	if now.Before(due) {
 		return
 	}
+	if !g.reload.TryLock() {
+		return // the log is being shortened; the next call is due soon
+	}
+	defer g.reload.Unlock()
 	g.urgedAt = started
 	conf := r.ReloadableConfig()
 	longer := conf

@@ -17,34 +17,42 @@ type fsm Group
 
 var _ raft.BatchingFSM = (*fsm)(nil)
 
-// ApplyBatch applies committed entries in one storage batch. Each response is
-// []state.Outcome or an error. After a storage failure nothing is applied any
-// more: the applied index stays, so a restart applies the rest.
+// ApplyBatch applies committed entries in one storage batch, or on a follower
+// defers them. Each response is []state.Outcome or an error; nobody waits for
+// those of a follower. After a storage failure nothing is applied any more: the
+// applied index stays, so a restart applies the rest.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	g := (*Group)(f)
+	g.reached(logs)
 	responses := make([]any, len(logs))
-	err := g.failed()
-	if err == nil {
-		entries := make([]state.Entry, len(logs))
-		for i, l := range logs {
-			entries[i] = state.Entry{Index: l.Index, Term: l.Term, Kind: state.KindCommand, Data: l.Data}
-			if l.Type == raft.LogConfiguration {
-				entries[i].Kind = state.KindConfiguration
-			}
-		}
+	var err error
+	if g.defers(logs) {
+		err = g.postpone(logs)
+	} else {
 		var outcomes [][]state.Outcome
-		if outcomes, err = g.machine.Apply(entries); err == nil {
+		if outcomes, err = g.applyNow(entriesOf(logs)); err == nil {
 			for i := range outcomes {
 				responses[i] = outcomes[i]
 			}
-			return responses
 		}
-		g.fail(fmt.Errorf("apply: %w", err))
 	}
-	for i := range responses {
-		responses[i] = err
+	if err != nil {
+		for i := range responses {
+			responses[i] = err
+		}
 	}
 	return responses
+}
+
+func entriesOf(logs []*raft.Log) []state.Entry {
+	entries := make([]state.Entry, len(logs))
+	for i, l := range logs {
+		entries[i] = state.Entry{Index: l.Index, Term: l.Term, Kind: state.KindCommand, Data: l.Data}
+		if l.Type == raft.LogConfiguration {
+			entries[i].Kind = state.KindConfiguration
+		}
+	}
+	return entries
 }
 
 // Apply applies one entry.
@@ -54,6 +62,10 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 // disk. What raft does next, truncating its log, is the point.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err := (*Group)(f).failed(); err != nil {
+		return nil, err
+	}
+	// What raft will truncate must be in the state.
+	if err := (*Group)(f).applyDeferred(); err != nil {
 		return nil, err
 	}
 	return emptySnapshot{}, nil
@@ -76,6 +88,9 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 	staged, ok := rc.(*stagedSnapshot)
 	if !ok {
 		return errors.New("restore: not a snapshot received by this replica")
+	}
+	if err := g.applyDeferred(); err != nil {
+		return fmt.Errorf("restore: %w", err)
 	}
 	term, have, err := g.entries.TermAt(staged.meta.Index)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/fastpaca/fastpaca/dataplane/feed"
 	"github.com/fastpaca/fastpaca/dataplane/raftlog"
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
 	"github.com/fastpaca/fastpaca/dataplane/state"
@@ -40,9 +41,19 @@ type Group struct {
 	urgedAt      time.Time             // startedAt of the instance last urged at its start; owned by Failover's caller
 	failure      atomic.Pointer[error] // first storage failure; writes and reads stop
 	staged       atomic.Pointer[stagedSnapshot]
+	reload       sync.Mutex // held while Raft's configuration is changed for a moment
 	transfer     transferState
+	feed         *feed.Feed
+	deferred     deferred
+	proposing    atomic.Bool // the proposer waits for an entry
+	flight       flight      // of that entry
+	born         time.Time   // where the group's clock begins
 
-	queueMu     sync.RWMutex // guards queueClosed and the closing of queue
+	life     context.Context // ends when Close has begun
+	endLife  context.CancelFunc
+	visitors sync.WaitGroup // calls that Close waits for, see visit
+
+	queueMu     sync.RWMutex // guards queueClosed, the closing of queue, and the Add of visitors
 	queueClosed bool
 	queue       chan *proposal
 
@@ -59,23 +70,29 @@ type Group struct {
 // replica without any state stays passive until it is bootstrapped or a leader
 // contacts it. The caller must Close it before the shared storage.
 func Open(opts Options) (*Group, error) {
-	machine, err := state.Open(opts.DB, uint16(opts.Group), opts.State)
+	g := newGroup(opts)
+	machine, err := g.openState()
 	if err != nil {
 		return nil, fmt.Errorf("group %d: open state: %w", opts.Group, err)
 	}
-	var synced func(time.Duration)
-	if opts.Measure != nil {
-		synced = opts.Measure.LogSynced
-	}
-	entries, err := raftlog.Open(opts.DB, uint16(opts.Group), raftlog.Options{OnSync: synced})
+	entries, err := raftlog.Open(opts.DB, uint16(opts.Group), raftlog.Options{OnSync: g.logSynced})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("group %d: open log: %w", opts.Group, err), machine.Close())
 	}
+	g.machine, g.entries = machine, entries
+	if err := g.startRaft(); err != nil {
+		return nil, errors.Join(err, machine.Close())
+	}
+	go g.runProposer()
+	go g.runWatcher()
+	return g, nil
+}
+
+func newGroup(opts Options) *Group {
 	g := &Group{
 		opts:         opts,
+		born:         time.Now(),
 		log:          opts.Logger.With("group", opts.Group),
-		machine:      machine,
-		entries:      entries,
 		notify:       make(chan bool, 8),
 		queue:        make(chan *proposal, maxQueuedProposals),
 		restarts:     make(chan chan error, 1), // one restart queued serves all who ask meanwhile
@@ -84,12 +101,8 @@ func Open(opts Options) (*Group, error) {
 		proposerDone: make(chan struct{}),
 		watcherDone:  make(chan struct{}),
 	}
-	if err := g.startRaft(); err != nil {
-		return nil, errors.Join(err, machine.Close())
-	}
-	go g.runProposer()
-	go g.runWatcher()
-	return g, nil
+	g.life, g.endLife = context.WithCancel(context.Background())
+	return g
 }
 
 // startRaft opens a Raft instance over the replica's storage. Only Open and
@@ -103,6 +116,9 @@ func (g *Group) startRaft() error {
 		return fmt.Errorf("group %d: start raft: %w", g.opts.Group, err)
 	}
 	g.startedAt.Store(time.Now().UnixNano())
+	if g.opts.Measure != nil {
+		r.RegisterObserver(raft.NewObserver(nil, false, g.stood))
+	}
 	g.raft.Store(r)
 	return nil
 }
@@ -114,10 +130,16 @@ func (g *Group) stopRaft() error {
 		return nil
 	}
 	g.readyTerm.Store(0)
+	g.feed.End(g.notLeader())
 	stopping := r.Shutdown()
 	// Calls to peers end now, not at their deadlines: raft waits for them.
 	err := g.transport.Load().Close()
-	return errors.Join(stopping.Error(), err)
+	err = errors.Join(stopping.Error(), err)
+	// The next instance delivers again what is not in the state, from the first.
+	if failed := g.applyDeferred(); failed != nil && g.failed() == nil {
+		err = errors.Join(err, failed)
+	}
+	return err
 }
 
 // restartRaft replaces a wedged instance over the same storage. State stays
@@ -158,12 +180,16 @@ func (g *Group) Close() error {
 		g.queueClosed = true
 		close(g.queue)
 		g.queueMu.Unlock()
+		g.feed.Close(fmt.Errorf("group %d: %w", g.opts.Group, rpc.ErrClosed))
+		g.endLife()
+		g.visitors.Wait()
 		// The proposer drains what is queued; without a quorum raft fails each
 		// entry when its lease runs out.
 		<-g.proposerDone
 		close(g.stop)
 		// The watcher drains NotifyCh until raft has stopped.
 		err := g.stopRaft()
+		g.deferred.close()
 		close(g.notify)
 		<-g.watcherDone
 		g.closeErr = errors.Join(err, g.machine.Close())
@@ -200,6 +226,7 @@ func (g *Group) Campaign() { g.transport.Load().Campaign() }
 func (g *Group) fail(err error) {
 	if g.failure.CompareAndSwap(nil, &err) {
 		g.log.Error("replica stopped: storage failed", "error", err)
+		g.feed.End(fmt.Errorf("group %d: %w: %w", g.opts.Group, rpc.ErrUnavailable, err))
 	}
 }
 

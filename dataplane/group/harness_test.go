@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -33,6 +34,12 @@ type replica struct {
 	healthy  atomic.Pointer[error]
 	cut      *partition
 	served   sync.WaitGroup
+
+	// What a test may set before the start.
+	fs      vfs.FS
+	state   state.Options
+	measure Measure
+	pause   *pause // of what is written to others
 }
 
 // partition cuts a node off from all others: new connections fail, standing
@@ -85,12 +92,19 @@ func testTiming() Timing {
 // number of voters.
 func newCluster(t *testing.T, n, voters int) *cluster {
 	t.Helper()
+	return newClusterOf(t, n, voters, func(*replica) {})
+}
+
+// newClusterOf prepares each node before its start.
+func newClusterOf(t *testing.T, n, voters int, prepare func(*replica)) *cluster {
+	t.Helper()
 	c := &cluster{t: t}
 	for i := range n {
 		r := &replica{id: fmt.Sprintf("n%d", i+1), dir: t.TempDir(), cut: &partition{}}
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		r.listener = l
+		prepare(r)
 		c.replicas = append(c.replicas, r)
 	}
 	t.Cleanup(func() {
@@ -159,7 +173,7 @@ func (c *cluster) dial(from *replica) transport.DialFunc {
 			return nil, net.ErrClosed
 		}
 		_, err = fmt.Fprintf(conn, "%d %s\n", lane, from.id)
-		return conn, err
+		return pausingConn{conn, from.pause}, err
 	}
 }
 
@@ -168,7 +182,7 @@ func (c *cluster) start(r *replica) {
 	c.t.Helper()
 	t := c.t
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", r.id)
-	engine, err := storage.Open(storage.Options{Dir: r.dir, NodeID: r.id, Logger: slog.New(slog.DiscardHandler)})
+	engine, err := storage.Open(storage.Options{Dir: r.dir, NodeID: r.id, Logger: slog.New(slog.DiscardHandler), FS: r.fs})
 	require.NoError(t, err)
 	r.engine = engine
 	mux, err := transport.New(transport.Config{NodeID: r.id, Logger: log, Dial: c.dial(r)})
@@ -180,7 +194,7 @@ func (c *cluster) start(r *replica) {
 		}
 	}
 	r.group, err = Open(Options{
-		Group: testGroup, NodeID: r.id, DB: engine.DB(), State: state.Options{},
+		Group: testGroup, NodeID: r.id, DB: engine.DB(), State: r.state, Measure: r.measure,
 		NewTransport: func() Transport { return mux.Group(uint16(testGroup)) },
 		Healthy: func() error {
 			if p := r.healthy.Load(); p != nil {

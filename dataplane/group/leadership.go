@@ -23,6 +23,8 @@ const watchInterval = 2 * time.Second
 type transferState struct {
 	ours    atomic.Bool  // a transfer asked for by TransferLeadership is running
 	refused atomic.Int64 // unix nanoseconds of the first write refused since the last success, or 0
+	// to names who leadership was last handed to by this replica, until it leads again.
+	to atomic.Pointer[string]
 }
 
 // runWatcher follows leadership: a new leader applies everything committed
@@ -32,26 +34,32 @@ func (g *Group) runWatcher() {
 	defer close(g.watcherDone)
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
+	var length logLength
 	for {
 		select {
 		case leading, ok := <-g.notify:
 			if !ok {
 				return
 			}
+			if m := g.opts.Measure; m != nil {
+				m.Led(leading)
+			}
 			if leading {
 				g.lead()
 			} else {
 				g.readyTerm.Store(0)
+				g.feed.End(g.leftLead())
 			}
 			if g.opts.Changed != nil {
 				g.opts.Changed(g.opts.Group)
 			}
 		case <-g.wantRestart:
 			g.requestRestart("log was wiped by a snapshot")
-		case <-tick.C:
-			if g.wedged(time.Now()) {
+		case now := <-tick.C:
+			if g.wedged(now) {
 				g.requestRestart("a leadership transfer never ended")
 			}
+			g.shorten(now, &length)
 		}
 	}
 }
@@ -64,9 +72,13 @@ func (g *Group) lead() {
 	}
 	term := r.CurrentTerm()
 	err := r.Barrier(0).Error()
+	if err == nil && g.applyDeferred() != nil {
+		return // the replica has stopped
+	}
 	switch {
 	case err == nil:
 		if r.CurrentTerm() == term && r.State() == raft.Leader {
+			g.transfer.to.Store(nil)
 			g.leadingSince.Store(time.Now().UnixNano())
 			g.readyTerm.Store(term)
 		}
@@ -127,6 +139,19 @@ func (g *Group) notLeader() error {
 	leader := g.Leader()
 	if leader == g.opts.NodeID {
 		leader = "" // elected, but not ready yet
+	}
+	return &rpc.NotLeaderError{Group: g.opts.Group, Leader: leader}
+}
+
+// leftLead tells subscribers where to go after leadership was lost. The one it
+// was handed to is known before it makes itself known.
+func (g *Group) leftLead() error {
+	leader := g.Leader()
+	if to := g.transfer.to.Load(); to != nil && (leader == "" || leader == g.opts.NodeID) {
+		leader = *to
+	}
+	if leader == g.opts.NodeID {
+		leader = ""
 	}
 	return &rpc.NotLeaderError{Group: g.opts.Group, Leader: leader}
 }
@@ -212,9 +237,11 @@ func (g *Group) TransferLeadership(to string) error {
 	if to == "" {
 		future = r.LeadershipTransfer()
 	} else {
+		g.transfer.to.Store(&to)
 		future = r.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to))
 	}
 	if err := future.Error(); err != nil {
+		g.transfer.to.Store(nil)
 		return fmt.Errorf("group %d: transfer leadership to %q: %w", g.opts.Group, to, err)
 	}
 	return nil

@@ -8,7 +8,9 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	"go.opentelemetry.io/otel/trace"
 
+	"github.com/fastpaca/fastpaca/dataplane/feed"
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
 	"github.com/fastpaca/fastpaca/dataplane/state"
 )
@@ -61,7 +63,9 @@ type Options struct {
 	Group  rpc.Group
 	NodeID string
 	DB     *pebble.DB
-	State  state.Options
+	// State configures the state machine. Its hooks are called after the
+	// group's own.
+	State state.Options
 	// NewTransport returns a fresh view of the node's transport for this
 	// group; it is called at every start of the Raft instance, which closes
 	// the view when it stops.
@@ -74,22 +78,17 @@ type Options struct {
 	Logger *slog.Logger
 	// RaftLogger is shared by the Raft instances of the node.
 	RaftLogger hclog.Logger
+	// Subscriptions bounds those of all groups of the node. Default:
+	// feed.MaxSubscriptions for this group alone.
+	Subscriptions *feed.Quota
 	// Changed, when not nil, is called after leadership may have changed. It
 	// must not block.
 	Changed func(rpc.Group)
-	// Measure, when not nil, receives the stages of every append.
+	// Measure, when not nil, is told what the replica does.
 	Measure Measure
-}
-
-// Measure receives durations of the stages of a write. Implementations must be
-// cheap and safe for concurrent use.
-type Measure interface {
-	// Queued: from enqueueing to the hand-over to Raft.
-	Queued(time.Duration)
-	// Committed: from the hand-over to Raft to the applied answer.
-	Committed(d time.Duration, ops int)
-	// LogSynced: one durable write of Raft log entries.
-	LogSynced(time.Duration)
+	// Tracer, when not nil, records the stages of appends whose caller's span is
+	// sampled.
+	Tracer trace.Tracer
 }
 
 // Budget is a bound on bytes shared by all groups of a node.

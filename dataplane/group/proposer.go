@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
 	"github.com/fastpaca/fastpaca/dataplane/state"
@@ -21,8 +22,11 @@ import (
 type proposal struct {
 	op       state.Op
 	bytes    int64
-	enqueued time.Time
+	enqueued int64 // on the group's clock
 	phase    atomic.Int32
+	span     trace.Span         // of the caller, nil unless it is sampled
+	course   course             // of the entry, set before the answer
+	shared   []trace.Link       // the sampled callers of the entry, when there are several
 	done     chan state.Outcome // capacity 1: the proposer never waits for a caller
 }
 
@@ -39,8 +43,9 @@ var proposals = sync.Pool{New: func() any {
 
 // propose queues op and waits for its outcome. When ctx ends first the error
 // tells whether the write can still happen: rpc.ErrUnavailable before it was
-// handed to Raft, rpc.ErrOutcomeUnknown after.
-func (g *Group) propose(ctx context.Context, op state.Op, bytes int64) (any, error) {
+// handed to Raft, rpc.ErrOutcomeUnknown after. It fills in took, when that is
+// not nil.
+func (g *Group) propose(ctx context.Context, op state.Op, bytes int64, took *passage) (any, error) {
 	if err := g.writable(); err != nil {
 		return nil, err
 	}
@@ -48,23 +53,30 @@ func (g *Group) propose(ctx context.Context, op state.Op, bytes int64) (any, err
 		return nil, fmt.Errorf("group %d: node queue bytes: %w", g.opts.Group, rpc.ErrOverloaded)
 	}
 	p := proposals.Get().(*proposal)
-	p.op, p.bytes, p.enqueued = op, bytes, time.Now()
+	p.op, p.bytes, p.enqueued = op, bytes, g.clock()
+	if took != nil {
+		p.span, took.enqueued = took.span, p.enqueued
+	}
 	p.phase.Store(phaseWaiting)
 	if err := g.enqueue(p); err != nil {
 		g.opts.Budget.give(bytes)
-		p.op = state.Op{}
-		proposals.Put(p)
+		p.recycle()
 		return nil, err
 	}
 	select {
 	case out := <-p.done:
-		p.op = state.Op{}
-		proposals.Put(p)
+		if took != nil {
+			took.course, took.shared = p.course, p.shared
+		}
+		p.recycle()
 		return out.Reply, out.Err
 	case <-ctx.Done():
 		// The proposer may still hold p, so it is left to the garbage collector.
 		if p.phase.CompareAndSwap(phaseWaiting, phaseAbandoned) {
 			return nil, fmt.Errorf("group %d: waiting to propose: %w", g.opts.Group, rpc.ErrUnavailable)
+		}
+		if took != nil {
+			took.course = g.flight.course()
 		}
 		// The caller may reuse its memory once this returns. Encoding is brief.
 		for p.phase.Load() == phaseProposed {
@@ -77,6 +89,12 @@ func (g *Group) propose(ctx context.Context, op state.Op, bytes int64) (any, err
 		}
 		return nil, fmt.Errorf("group %d: waiting for commit: %w", g.opts.Group, rpc.ErrOutcomeUnknown)
 	}
+}
+
+// recycle gives the proposal back. Nobody else may hold it.
+func (p *proposal) recycle() {
+	p.op, p.span, p.shared, p.course = state.Op{}, nil, nil, course{}
+	proposals.Put(p)
 }
 
 func (g *Group) enqueue(p *proposal) error {
@@ -164,24 +182,19 @@ func (g *Group) commit(b *batch) {
 	if len(kept) == 0 {
 		return
 	}
-	now := time.Now()
-	if m := g.opts.Measure; m != nil {
-		for _, p := range kept {
-			m.Queued(now.Sub(p.enqueued))
-		}
-	}
-	outcomes, err := g.replicate(now, b)
-	if err != nil {
-		for _, p := range kept {
-			p.done <- state.Outcome{Err: err}
-		}
-		return
-	}
+	g.flight.begin()
+	outcomes, err := g.replicate(time.Now(), b)
+	passed, shared := g.flight.course(), sharing(kept)
 	for i, p := range kept {
-		p.done <- outcomes[i]
+		p.course, p.shared = passed, shared
+		if err != nil {
+			p.done <- state.Outcome{Err: err}
+		} else {
+			p.done <- outcomes[i]
+		}
 	}
 	if m := g.opts.Measure; m != nil {
-		m.Committed(time.Since(now), len(kept))
+		m.Entry(len(kept), b.bytes)
 	}
 }
 
@@ -195,6 +208,8 @@ func (g *Group) replicate(now time.Time, b *batch) ([]state.Outcome, error) {
 	for _, p := range b.members {
 		p.phase.Store(phaseEncoded)
 	}
+	g.proposing.Store(true)
+	defer g.proposing.Store(false)
 	future := r.Apply(data, 0)
 	if err := future.Error(); err != nil {
 		return nil, g.applyError(err)

@@ -18,11 +18,15 @@ func (g *Group) Append(ctx context.Context, req *rpc.AppendRequest) (*rpc.Append
 	for i := range req.Messages {
 		bytes += int64(len(req.Messages[i].Content) + len(req.Messages[i].ID) + 64)
 	}
-	reply, err := g.propose(ctx, state.AppendOp(req), bytes)
+	took := passage{span: traced(ctx)}
+	outcome, err := g.propose(ctx, state.AppendOp(req), bytes, &took)
+	stages := g.passed(ctx, &took, err)
 	if err != nil {
 		return nil, err
 	}
-	return reply.(*rpc.AppendReply), nil
+	reply := outcome.(*rpc.AppendReply)
+	reply.Took = stages.Total()
+	return reply, nil
 }
 
 // Put creates the conversation or replaces its metadata. A put that could
@@ -39,7 +43,7 @@ func (g *Group) Put(ctx context.Context, req *rpc.PutRequest) (*rpc.PutReply, er
 			return nil, g.readError("put", err)
 		}
 	}
-	reply, err := g.propose(ctx, state.PutOp(req), int64(opOverhead+len(req.Key)+len(req.Metadata)))
+	reply, err := g.propose(ctx, state.PutOp(req), int64(opOverhead+len(req.Key)+len(req.Metadata)), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +52,7 @@ func (g *Group) Put(ctx context.Context, req *rpc.PutRequest) (*rpc.PutReply, er
 
 // Tombstone closes the conversation for writing.
 func (g *Group) Tombstone(ctx context.Context, key rpc.Key) error {
-	_, err := g.propose(ctx, state.TombstoneOp(key), int64(opOverhead+len(key)))
+	_, err := g.propose(ctx, state.TombstoneOp(key), int64(opOverhead+len(key)), nil)
 	return err
 }
 
@@ -105,7 +109,13 @@ func (g *Group) prepareRead(ctx context.Context, key rpc.Key, opts rpc.ReadOptio
 	var err error
 	switch opts.Consistency {
 	case rpc.Stale:
-		err = g.failed()
+		if opts.MinSeq > 0 {
+			g.deferred.eager.Add(1)
+			defer g.deferred.eager.Add(-1)
+		}
+		if err = g.failed(); err == nil {
+			err = g.applyDeferred()
+		}
 	case rpc.Linearizable:
 		if err = g.readable(); err == nil {
 			err = g.verifyLeader(ctx)

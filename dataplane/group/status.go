@@ -42,6 +42,16 @@ func (g *Group) Status() Status {
 	return s
 }
 
+// Progress returns the index of the newest entry applied, and of the newest in
+// the log. It is cheap.
+func (g *Group) Progress() (applied, last uint64) {
+	applied, _ = g.machine.Applied()
+	if r := g.raft.Load(); r != nil {
+		last = r.LastIndex()
+	}
+	return applied, last
+}
+
 // servers returns the latest membership this replica knows, committed or not.
 func (g *Group) servers() []raft.Server {
 	r := g.raft.Load()

@@ -11,7 +11,6 @@ import (
 	controlrpc "github.com/fastpaca/fastpaca/controlplane/rpc"
 	"github.com/fastpaca/fastpaca/dataplane/group"
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
-	"github.com/fastpaca/fastpaca/dataplane/state"
 	"github.com/fastpaca/fastpaca/dataplane/storage"
 )
 
@@ -82,17 +81,20 @@ func (n *Node) converge(a *controlrpc.Assignment) error {
 func (n *Node) openGroup(ga controlrpc.GroupAssignment) error {
 	id := rpc.Group(ga.Group)
 	g, err := group.Open(group.Options{
-		Group:        id,
-		NodeID:       n.conf.ID,
-		DB:           n.engine.DB(),
-		State:        state.Options{Cache: n.cache},
-		NewTransport: func() group.Transport { return n.mux.Group(ga.Group) },
-		Healthy:      n.engine.Health,
-		Budget:       n.budget,
-		Timing:       n.conf.Timing,
-		Logger:       n.log,
-		RaftLogger:   n.raftLog,
-		Changed:      n.leadershipChanged,
+		Group:         id,
+		NodeID:        n.conf.ID,
+		DB:            n.engine.DB(),
+		State:         n.stateOptions(id),
+		NewTransport:  func() group.Transport { return n.mux.Group(ga.Group) },
+		Healthy:       n.engine.Health,
+		Budget:        n.budget,
+		Timing:        n.conf.Timing,
+		Logger:        n.log,
+		RaftLogger:    n.raftLog,
+		Subscriptions: n.subscriptions,
+		Changed:       n.leadershipChanged,
+		Measure:       n.conf.Measure,
+		Tracer:        n.conf.Tracer,
 	})
 	if err != nil {
 		return err

@@ -7,6 +7,8 @@ import (
 	"net"
 	"strings"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/fastpaca/fastpaca/controlplane/rpc"
 	"github.com/fastpaca/fastpaca/dataplane/group"
 	"github.com/fastpaca/fastpaca/dataplane/transport"
@@ -36,6 +38,11 @@ type Config struct {
 	Timing group.Timing
 	// Control is the control plane the node holds a session with.
 	Control rpc.ControlPlane
+	// Archive, when not nil, keeps the full history.
+	Archive *ArchiveConfig
+	// Measure and Tracer, when not nil, observe the replicas; see package group.
+	Measure group.Measure
+	Tracer  trace.Tracer
 	Logger  *slog.Logger
 }
 
@@ -64,6 +71,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Control == nil || c.Logger == nil {
 		errs = append(errs, errors.New("control plane and logger are required"))
+	}
+	if c.Archive != nil && (c.Archive.Store == nil || c.Archive.Leases == nil) {
+		errs = append(errs, errors.New("an archive needs a store and leases"))
 	}
 	return errors.Join(errs...)
 }

@@ -1,6 +1,6 @@
 // Package node is a data node: the storage, the Raft transport and the groups
 // placed on it. It follows the assignment the control plane gives it and
-// serves rpc.Node. DESIGN.md has the details.
+// serves rpc.Node, rpc.Feed and rpc.Inspector. DESIGN.md has the details.
 package node
 
 import (
@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	controlrpc "github.com/fastpaca/fastpaca/controlplane/rpc"
+	"github.com/fastpaca/fastpaca/dataplane/archiver"
+	"github.com/fastpaca/fastpaca/dataplane/feed"
 	"github.com/fastpaca/fastpaca/dataplane/group"
 	"github.com/fastpaca/fastpaca/dataplane/raftslog"
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
@@ -34,8 +36,8 @@ const openFanOut = 16
 //
 // Goroutines: runSession (owner of the assignment and of which groups are
 // open), runReconcile (drives the groups led here), runFailover (replaces lost
-// leaders), and those of the groups, the transport and the storage. Close stops
-// all of them in that order.
+// leaders), and those of the archiver, the groups, the transport and the
+// storage. Close stops the archiver first and then the others in that order.
 type Node struct {
 	conf    Config
 	log     *slog.Logger
@@ -44,6 +46,11 @@ type Node struct {
 	mux     *transport.Mux
 	cache   *state.Cache
 	budget  *group.Budget
+	// subscriptions bounds those of all groups.
+	subscriptions *feed.Quota
+	hashing       chan struct{} // a token for each StateHash under way
+
+	archiver *archiver.Archiver // nil without an archive
 
 	// groups holds the open replicas by number. Written by runSession only.
 	groups [rpc.Groups]atomic.Pointer[group.Group]
@@ -57,7 +64,7 @@ type Node struct {
 	done     chan struct{} // closed by Close
 	changed  chan struct{} // capacity 1: a leadership change asks for an early report
 	cancel   context.CancelFunc
-	work     sync.WaitGroup // runSession, runReconcile, runFailover
+	work     sync.WaitGroup // runSession, runReconcile, runFailover, runApply
 	once     sync.Once
 	err      error
 }
@@ -86,13 +93,19 @@ func Open(conf Config) (*Node, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &Node{
 		conf: conf, log: log, raftLog: raftslog.New(log), engine: engine, mux: mux,
-		cache:   state.NewCache(stateCacheBytes),
-		budget:  group.NewBudget(conf.QueueBytes),
-		changed: make(chan struct{}, 1),
-		done:    make(chan struct{}),
-		cancel:  cancel,
+		cache:         state.NewCache(stateCacheBytes),
+		budget:        group.NewBudget(conf.QueueBytes),
+		subscriptions: feed.NewQuota(feed.MaxSubscriptions),
+		hashing:       make(chan struct{}, maxStateHashes),
+		changed:       make(chan struct{}, 1),
+		done:          make(chan struct{}),
+		cancel:        cancel,
 	}
-	last, err := n.loadAssignment()
+	err = n.makeArchiver()
+	var last *controlrpc.Assignment
+	if err == nil {
+		last, err = n.loadAssignment()
+	}
 	if own := engine.Identity().ClusterID; err == nil && own != "" {
 		err = n.joined(own)
 	}
@@ -104,9 +117,13 @@ func Open(conf Config) (*Node, error) {
 		cancel()
 		return nil, errors.Join(fmt.Errorf("data node: %w", err), n.closeGroups(), mux.Close(), engine.Close())
 	}
+	if n.archiver != nil {
+		n.archiver.Start()
+	}
 	n.work.Go(func() { n.runSession(ctx) })
 	n.work.Go(func() { n.runReconcile(ctx) })
 	n.work.Go(func() { n.runFailover(ctx) })
+	n.work.Go(func() { n.runApply(ctx) })
 	return n, nil
 }
 
@@ -137,6 +154,9 @@ func (n *Node) Err() error { return n.engine.Err() }
 func (n *Node) Close() error {
 	n.once.Do(func() {
 		close(n.done)
+		if n.archiver != nil {
+			n.archiver.Close()
+		}
 		n.cancel()
 		n.work.Wait()
 		n.err = errors.Join(n.closeGroups(), n.mux.Close(), n.engine.Close())

@@ -34,7 +34,11 @@ func (n *Node) Put(ctx context.Context, req *rpc.PutRequest) (*rpc.PutReply, err
 	if err != nil {
 		return nil, err
 	}
-	return g.Put(ctx, req)
+	reply, err := g.Put(ctx, req)
+	if err == nil && n.archiver != nil && (reply.Created || req.Metadata != nil) {
+		n.archiver.Touched(req.Key.Group(), req.Key)
+	}
+	return reply, err
 }
 
 // Append implements rpc.Node.
@@ -70,7 +74,7 @@ func (n *Node) Messages(ctx context.Context, req *rpc.MessagesRequest) (*rpc.Pag
 	if err != nil {
 		return nil, err
 	}
-	return g.Messages(ctx, req)
+	return n.messages(ctx, g, req)
 }
 
 // Tail implements rpc.Node.
@@ -79,7 +83,7 @@ func (n *Node) Tail(ctx context.Context, req *rpc.TailRequest) (*rpc.Page, error
 	if err != nil {
 		return nil, err
 	}
-	return g.Tail(ctx, req)
+	return n.tail(ctx, g, req)
 }
 
 // listFanOut is how many groups one List reads at a time.

@@ -14,7 +14,8 @@ type Feed interface {
 	//
 	// Everything committed after what the reply tells is delivered, possibly
 	// beginning before Subscribe has returned; what the reply already covers may
-	// be delivered too. ctx bounds the call, not the subscription. stop is safe
+	// be delivered too. So may End be called before Subscribe has returned; after
+	// an error it never is. ctx bounds the call, not the subscription. stop is safe
 	// to call at any time, more than once, from any goroutine but that of a
 	// delivery; one delivery may be under way when it returns.
 	Subscribe(ctx context.Context, key Key, to Subscriber) (reply *SubscribeReply, stop func(), err error)

@@ -87,6 +87,9 @@ type AppendReply struct {
 	TokenCount uint64 // of all its messages
 	Duplicate  bool   // nothing was appended: all of it was known
 	Messages   []Appended
+	// Took is how long the node worked on it; the caller waited longer by the
+	// way there and back. 0 when the node does not tell.
+	Took time.Duration
 }
 
 // PutRequest creates a conversation or replaces its metadata.

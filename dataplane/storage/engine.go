@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -20,8 +21,9 @@ const drainLimit = time.Second
 
 // Engine is the open storage of a data node.
 //
-// Goroutines: monitor (free space) and those of Pebble; Close stops them. After
-// a halt Pebble's stay, parked or waiting, until the process ends.
+// Goroutines: monitor (free space), reclaim (garbage) and those of Pebble; Close
+// stops them. After a halt those that write stay, parked or waiting, until the
+// process ends.
 type Engine struct {
 	*halter
 	opts  Options
@@ -35,6 +37,8 @@ type Engine struct {
 
 	stopMonitor chan struct{}
 	monitorDone chan struct{}
+	stopReclaim context.CancelFunc
+	reclaimDone chan struct{}
 	closeOnce   sync.Once
 	closeErr    error
 }
@@ -79,6 +83,7 @@ func open(opts Options) (*Engine, error) {
 		lock:        lock,
 		stopMonitor: make(chan struct{}),
 		monitorDone: make(chan struct{}),
+		reclaimDone: make(chan struct{}),
 	}
 	if err := e.start(); err != nil {
 		return nil, errors.Join(err, e.release())
@@ -114,6 +119,9 @@ func (e *Engine) start() error {
 	e.guard.phase.Store(phaseRunning)
 	e.sampleSpace()
 	go e.monitor()
+	ctx, cancel := context.WithCancel(context.Background())
+	e.stopReclaim = cancel
+	go e.reclaim(ctx)
 	return nil
 }
 
@@ -228,6 +236,11 @@ func (e *Engine) Close() error {
 		close(e.guard.closing)
 		close(e.stopMonitor)
 		<-e.monitorDone
+		e.stopReclaim()
+		select {
+		case <-e.reclaimDone:
+		case <-e.halted: // it may be parked
+		}
 		err := e.closeDB()
 		e.health.setFinal(fmt.Errorf("%w: storage is closed", rpc.ErrClosed))
 		if err = errors.Join(err, e.release()); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -46,6 +47,9 @@ type Options struct {
 	FreeReserveBytes int64
 	// FS replaces the operating system's file system, for tests.
 	FS vfs.FS
+
+	// reclaimInterval replaces the constant, for tests.
+	reclaimInterval time.Duration
 }
 
 // DefaultOptions returns the options for a directory with every other field at
@@ -71,6 +75,9 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = d.MemTableBytes
+	}
+	if o.reclaimInterval == 0 {
+		o.reclaimInterval = reclaimInterval
 	}
 	var errs []error
 	if o.Dir == "" {

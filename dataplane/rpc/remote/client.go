@@ -13,7 +13,11 @@ import (
 	"github.com/fastpaca/fastpaca/dataplane/rpc/remote/pb"
 )
 
-var _ rpc.Node = (*Client)(nil)
+var (
+	_ rpc.Node      = (*Client)(nil)
+	_ rpc.Feed      = (*Client)(nil)
+	_ rpc.Inspector = (*Client)(nil)
+)
 
 // Client is a data node on the other side of a network. It keeps the promises
 // of rpc.Node: a request is copied before a method waits, and every error is
@@ -26,12 +30,13 @@ var _ rpc.Node = (*Client)(nil)
 //   - rpc.ErrOverloaded: also when the queue to this node is full.
 //   - ErrInvalidRequest.
 //
-// Writes share long-lived streams; reads are one call each. Methods may be
+// Writes share long-lived streams, as do subscriptions; reads are one call each. Methods may be
 // called from any goroutine.
 type Client struct {
 	opts   Options
 	reads  pb.DataPlaneClient
 	lanes  []*lane
+	follow *follower
 	turn   atomic.Uint32 // spreads small writes over their lanes
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -49,6 +54,8 @@ func Dial(conn grpc.ClientConnInterface, opts Options) (*Client, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Client{opts: opts, reads: pb.NewDataPlaneClient(conn), cancel: cancel}
+	c.follow = newFollower(&c.opts)
+	c.wg.Go(func() { c.follow.run(ctx, conn) })
 	for i := range opts.Streams {
 		l := newLane(&c.opts, opts.Logger.With(slog.Int("stream", i)))
 		c.lanes = append(c.lanes, l)
@@ -58,7 +65,8 @@ func Dial(conn grpc.ClientConnInterface, opts Options) (*Client, error) {
 }
 
 // Close ends the streams and waits for what Dial began. Writes that were sent
-// get rpc.ErrOutcomeUnknown, others and later ones rpc.ErrClosed.
+// get rpc.ErrOutcomeUnknown, others and later ones rpc.ErrClosed, as do
+// subscriptions.
 func (c *Client) Close() error {
 	c.cancel()
 	c.wg.Wait()
@@ -82,6 +90,7 @@ func (c *Client) write(ctx context.Context, op string, w *write) (reply, error) 
 	if err := w.validate(); err != nil {
 		return reply{}, fmt.Errorf("%s: %w", op, err)
 	}
+	w.caller = callerOf(ctx)
 	size := w.size()
 	r, err := c.lane(size).do(ctx, w, size)
 	switch {
@@ -121,6 +130,9 @@ type Stats struct {
 	Frames    uint64
 	Requests  uint64 // sent in those frames
 	Withdrawn uint64 // given up by their callers before they were sent
+	// Following: the stream of subscriptions is up. It is not before the first.
+	Following     bool
+	Subscriptions int // that have begun or are asked for
 }
 
 // Stats adds up the streams of the client.
@@ -129,5 +141,6 @@ func (c *Client) Stats() Stats {
 	for _, l := range c.lanes {
 		l.addStats(&s)
 	}
+	c.follow.addStats(&s)
 	return s
 }

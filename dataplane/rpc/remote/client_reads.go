@@ -85,3 +85,18 @@ func (c *Client) List(ctx context.Context, req *rpc.ListRequest) (*rpc.ListReply
 	}
 	return r, nil
 }
+
+// StateHash implements rpc.Inspector.
+func (c *Client) StateHash(ctx context.Context, group rpc.Group) (*rpc.StateHash, error) {
+	const op = "state hash"
+	p, err := c.reads.StateHash(ctx, &pb.StateHashRequest{Group: uint32(group)}, readOptions...)
+	if err != nil {
+		return nil, readError(ctx, op, err)
+	}
+	h := &rpc.StateHash{Group: group, Applied: p.GetApplied()}
+	if p.GetGroup() != uint32(group) || len(p.GetHash()) != len(h.Hash) {
+		return nil, fmt.Errorf("%s: %w: a hash of %d bytes of group %d", op, rpc.ErrUnavailable, len(p.GetHash()), p.GetGroup())
+	}
+	copy(h.Hash[:], p.GetHash())
+	return h, nil
+}

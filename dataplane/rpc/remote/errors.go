@@ -35,6 +35,7 @@ var sentinels = []struct {
 	{rpc.ErrMinSeqTimeout, pb.Code_CODE_MIN_SEQ_TIMEOUT, codes.DeadlineExceeded},
 	{rpc.ErrStorageFull, pb.Code_CODE_STORAGE_FULL, codes.ResourceExhausted},
 	{rpc.ErrOverloaded, pb.Code_CODE_OVERLOADED, codes.ResourceExhausted},
+	{rpc.ErrArchiveUnavailable, pb.Code_CODE_ARCHIVE_UNAVAILABLE, codes.Unavailable},
 	{rpc.ErrClosed, pb.Code_CODE_CLOSED, codes.Unavailable},
 	{rpc.ErrUnavailable, pb.Code_CODE_UNAVAILABLE, codes.Unavailable},
 }

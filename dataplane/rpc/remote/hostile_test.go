@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -251,10 +252,16 @@ func (b *badServer) Write(stream grpc.BidiStreamingServer[pb.RequestFrame, pb.Re
 
 func serveBad(t *testing.T, write func(send func(*pb.ReplyFrame), receive func() *pb.RequestFrame) error) string {
 	t.Helper()
+	return serveService(t, &badServer{write: write})
+}
+
+// serveService serves the service as a test made it.
+func serveService(t *testing.T, service pb.DataPlaneServer) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	g := grpc.NewServer(serverOptions()...)
-	pb.RegisterDataPlaneServer(g, &badServer{write: write})
+	pb.RegisterDataPlaneServer(g, service)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = g.Serve(listener) })
 	t.Cleanup(func() {
@@ -380,4 +387,39 @@ func TestClientRefusesUnaskedReplies(t *testing.T) {
 	})
 	require.Eventually(t, func() bool { return client.Stats().Queued == 1 }, patience, time.Millisecond)
 	close(first)
+}
+
+// A client that sends writes and never reads the answers cannot keep the server from
+// closing.
+func TestWriterThatNeverReads(t *testing.T) {
+	t.Parallel()
+	server := serve(t, "", &stubNode{tombstone: func(context.Context, rpc.Key) error {
+		return errors.New(strings.Repeat("x", maxErrorText))
+	}}, ServerOptions{})
+	r := openRaw(t, server.address)
+	r.sendPB(hello)
+	frame := &pb.RequestFrame{}
+	for range maxFrameEntries {
+		frame.Requests = append(frame.Requests, tombstoneOf(1, "k"))
+	}
+	var st *serverStream
+	eventually(t, func() bool {
+		server.mu.Lock()
+		defer server.mu.Unlock()
+		for s := range server.streams {
+			st = s.(*serverStream)
+		}
+		return st != nil
+	}, "the stream is open")
+	for range 16 {
+		r.sendPB(frame)
+	}
+	eventually(t, func() bool {
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		return st.out.bytes > 1<<20
+	}, "answers are stuck")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, server.Close(ctx), context.Canceled)
 }

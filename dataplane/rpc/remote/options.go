@@ -49,6 +49,9 @@ type Options struct {
 	// DrainWait bounds how long answers are awaited from a server that is about
 	// to stop. Default 10 s.
 	DrainWait time.Duration
+	// Silence is how long a node may say nothing before all subscriptions to it
+	// end: it says something every second. Default 3.5 s.
+	Silence time.Duration
 	// BackoffMin and BackoffMax bound the wait between attempts to open a
 	// stream: it doubles from one to the other, and half of it is random.
 	// Defaults 20 ms and 1 s.
@@ -64,6 +67,7 @@ func (o Options) withDefaults() Options {
 	set(&o.ConnectWait, time.Second)
 	set(&o.HandshakeTimeout, 3*time.Second)
 	set(&o.DrainWait, 10*time.Second)
+	set(&o.Silence, 3500*time.Millisecond)
 	set(&o.BackoffMin, 20*time.Millisecond)
 	set(&o.BackoffMax, time.Second)
 	if o.Logger == nil {
@@ -79,6 +83,9 @@ func (o Options) validate() error {
 	}
 	if o.MaxQueued < 1 || o.MaxQueuedBytes < 1 {
 		errs = append(errs, errors.New("the bounds of the queue must be positive"))
+	}
+	if o.Silence < silenceTicks {
+		errs = append(errs, errors.New("the silence must be positive"))
 	}
 	if o.ConnectWait < 0 || o.HandshakeTimeout < 0 || o.DrainWait < 0 {
 		errs = append(errs, errors.New("timeouts must not be negative"))
@@ -103,6 +110,16 @@ type ServerOptions struct {
 	// MaxReads bounds the reads worked on at once; beyond, a read is answered
 	// rpc.ErrOverloaded. Default 1,024.
 	MaxReads int
+	// MaxSubscriptions bounds those of one client; beyond, one is answered
+	// rpc.ErrOverloaded. Default 65,536.
+	MaxSubscriptions int
+	// MaxQueuedNews bounds the bytes of news that wait for one client to read
+	// them; beyond, messages are dropped and the client reads them from the log.
+	// Default 4 MiB.
+	MaxQueuedNews int
+	// Heartbeat is how long a Follow stream may be silent. Clients give up one
+	// that is silent for Options.Silence. Default 1 s.
+	Heartbeat time.Duration
 	// MaxTime bounds one request, whatever its own timeout. Default 2 min.
 	MaxTime time.Duration
 	// HandshakeTimeout bounds the wait for a new stream's first frame.
@@ -117,6 +134,9 @@ func (o ServerOptions) withDefaults() ServerOptions {
 	set(&o.MaxInFlightBytes, 32<<20)
 	set(&o.MaxTotalBytes, 512<<20)
 	set(&o.MaxReads, 1024)
+	set(&o.MaxSubscriptions, 1<<16)
+	set(&o.MaxQueuedNews, 4<<20)
+	set(&o.Heartbeat, time.Second)
 	set(&o.MaxTime, 2*time.Minute)
 	set(&o.HandshakeTimeout, 5*time.Second)
 	if o.Logger == nil {

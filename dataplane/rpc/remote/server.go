@@ -20,36 +20,52 @@ import (
 // what breaks the bounds of package rpc is refused with ErrInvalidRequest, and
 // neither reaches the node.
 //
-// Goroutines: those that gRPC starts; for each Write stream a reader; for each
-// write worked on one of a pool.
+// Goroutines: those that gRPC starts; for each stream a reader and a
+// writer; for each write worked on one of a pool.
 type Server struct {
 	pb.UnimplementedDataPlaneServer
-	node    rpc.Node
-	opts    ServerOptions
-	workers *workers
+	node      rpc.Node
+	feed      rpc.Feed      // nil if the node is none
+	inspector rpc.Inspector // nil if the node is none
+	opts      ServerOptions
+	workers   *workers
 	// writeBytes are those of all writes worked on, reads the number of reads.
 	writeBytes atomic.Int64
 	reads      atomic.Int64
+	// collapsed counts news whose messages were dropped for a slow client.
+	collapsed atomic.Uint64
 	// life ends when Close runs out of time, and takes the reads with it.
 	life context.Context
 	end  context.CancelFunc
 
 	mu       sync.Mutex // guards what follows
 	draining bool
-	streams  map[*serverStream]struct{}
+	streams  map[closable]struct{}
 	active   sync.WaitGroup // of streams and what they started; Add only with mu held and not draining
 }
 
-// NewServer returns a server for node. Register puts it on a *grpc.Server.
+// closable is a stream of any kind.
+type closable interface {
+	drain() // ends it as its client likes it
+	cut()   // ends it now
+}
+
+// NewServer returns a server for node. A node that is an rpc.Feed takes
+// subscriptions, one that is an rpc.Inspector answers StateHash. Register puts
+// the server on a *grpc.Server.
 func NewServer(node rpc.Node, opts ServerOptions) *Server {
 	life, end := context.WithCancel(context.Background())
+	feed, _ := node.(rpc.Feed)
+	inspector, _ := node.(rpc.Inspector)
 	return &Server{
-		node:    node,
-		opts:    opts.withDefaults(),
-		workers: newWorkers(),
-		life:    life,
-		end:     end,
-		streams: make(map[*serverStream]struct{}),
+		feed:      feed,
+		inspector: inspector,
+		node:      node,
+		opts:      opts.withDefaults(),
+		workers:   newWorkers(),
+		life:      life,
+		end:       end,
+		streams:   make(map[closable]struct{}),
 	}
 }
 

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
 	"github.com/fastpaca/fastpaca/dataplane/rpc/remote/pb"
 )
@@ -23,8 +26,15 @@ func within(timeout time.Duration) time.Duration {
 	return timeout - min(timeout/marginShare, maxReplyMargin)
 }
 
+// maxHashTime bounds one StateHash, which reads a whole group.
+const maxHashTime = 15 * time.Minute
+
 // beginRead admits a read and bounds its time. end must be called.
 func (s *Server) beginRead(ctx context.Context) (_ context.Context, end func(), err error) {
+	return s.begin(ctx, s.opts.MaxTime)
+}
+
+func (s *Server) begin(ctx context.Context, timeout time.Duration) (_ context.Context, end func(), err error) {
 	if err := s.admit(); err != nil {
 		return nil, nil, err
 	}
@@ -33,7 +43,6 @@ func (s *Server) beginRead(ctx context.Context) (_ context.Context, end func(), 
 		s.active.Done()
 		return nil, nil, statusOf(fmt.Errorf("data node: %d reads: %w", s.opts.MaxReads, rpc.ErrOverloaded))
 	}
-	timeout := s.opts.MaxTime
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, within(time.Until(deadline)))
 	}
@@ -126,4 +135,24 @@ func (s *Server) List(ctx context.Context, p *pb.ListRequest) (*pb.ListReply, er
 		out.Conversations[i] = conversationToWire(&reply.Conversations[i])
 	}
 	return out, nil
+}
+
+// StateHash implements pb.DataPlaneServer. The node bounds how many run at once.
+func (s *Server) StateHash(ctx context.Context, p *pb.StateHashRequest) (*pb.StateHashReply, error) {
+	if s.inspector == nil {
+		return nil, status.Error(codes.Unimplemented, "this node tells no hashes")
+	}
+	ctx, end, err := s.begin(ctx, maxHashTime)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	if p.GetGroup() >= rpc.Groups {
+		return nil, statusOf(fmt.Errorf("%w: group %d", ErrInvalidRequest, p.GetGroup()))
+	}
+	h, err := s.inspector.StateHash(ctx, rpc.Group(p.GetGroup()))
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	return &pb.StateHashReply{Group: uint32(h.Group), Applied: h.Applied, Hash: h.Hash[:]}, nil
 }

@@ -20,7 +20,8 @@ import (
 
 // serverStream is one Write stream at the server: the reader decodes frames and
 // hands their writes to workers, these leave their answers in the outbox, and
-// the goroutine that gRPC gave to the call sends them.
+// the writer sends them. The goroutine that gRPC gave to the call waits for its
+// end.
 type serverStream struct {
 	server *Server
 	stream grpc.ServerStream
@@ -59,7 +60,8 @@ func (s *Server) Write(stream grpc.BidiStreamingServer[pb.RequestFrame, pb.Reply
 		wakeReader: make(chan struct{}, 1),
 		cutting:    make(chan struct{}),
 	}
-	if err := s.open(st); err != nil {
+	const goroutines = 3
+	if err := s.open(st, goroutines); err != nil {
 		return err
 	}
 	go func() {
@@ -67,7 +69,18 @@ func (s *Server) Write(stream grpc.BidiStreamingServer[pb.RequestFrame, pb.Reply
 		r := reader{st: st}
 		st.readEnded(r.run())
 	}()
-	err := st.write()
+	written := make(chan error, 1)
+	go func() {
+		defer s.active.Done()
+		written <- st.write()
+	}()
+	var err error
+	select {
+	case err = <-written:
+	case <-st.cutting:
+		// The return of the call is what frees a writer whose peer does not read.
+		err = statusOf(fmt.Errorf("data node: %w", rpc.ErrClosed))
+	}
 	s.forget(st)
 	st.end()
 	s.active.Done()
@@ -77,19 +90,19 @@ func (s *Server) Write(stream grpc.BidiStreamingServer[pb.RequestFrame, pb.Reply
 	return err
 }
 
-// open counts in the stream and its reader, unless the server drains.
-func (s *Server) open(st *serverStream) error {
+// open counts in the stream and its goroutines, unless the server drains.
+func (s *Server) open(st closable, goroutines int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining {
 		return statusOf(fmt.Errorf("data node: %w", rpc.ErrClosed))
 	}
-	s.active.Add(2)
+	s.active.Add(goroutines)
 	s.streams[st] = struct{}{}
 	return nil
 }
 
-func (s *Server) forget(st *serverStream) {
+func (s *Server) forget(st closable) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.streams, st)

@@ -52,12 +52,21 @@ func (r *reader) hello(frame []byte) error {
 	if hello == nil || len(first.GetRequests()) > 0 {
 		return malformed(errors.New("the first frame is not a hello alone"))
 	}
-	version := min(hello.GetMaxVersion(), maxVersion)
-	if version < max(hello.GetMinVersion(), minVersion) {
-		return status.Errorf(codes.FailedPrecondition, "no common version: %d to %d is spoken here, %d to %d there",
-			minVersion, maxVersion, hello.GetMinVersion(), hello.GetMaxVersion())
+	version, err := agree(hello)
+	if err != nil {
+		return err
 	}
 	return r.st.welcome(version)
+}
+
+// agree returns the version to be spoken with a client.
+func agree(hello *pb.Hello) (uint32, error) {
+	version := min(hello.GetMaxVersion(), maxVersion)
+	if version < max(hello.GetMinVersion(), minVersion) {
+		return 0, status.Errorf(codes.FailedPrecondition, "no common version: %d to %d is spoken here, %d to %d there",
+			minVersion, maxVersion, hello.GetMinVersion(), hello.GetMaxVersion())
+	}
+	return version, nil
 }
 
 // job is one write on its way through the node.
@@ -146,7 +155,7 @@ func decodeJobs(frame []byte) (jobs []job, bytes int64, err error) {
 
 // run does the write and answers it.
 func (j *job) run() {
-	node, ctx := j.st.server.node, j.deadline.ctx
+	node, ctx := j.st.server.node, j.caller.context(j.deadline.ctx)
 	switch j.kind {
 	case opAppend:
 		reply, err := node.Append(ctx, &j.append)

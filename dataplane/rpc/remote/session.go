@@ -22,9 +22,21 @@ var (
 	errDrained   = errors.New("the data node is about to stop")
 )
 
-// writeStream is the client's side of a Write stream. Only SendMsg and RecvMsg
-// are used, with frames.
-type writeStream struct {
+// streamMethod names a stream of the service.
+type streamMethod struct {
+	desc     *grpc.StreamDesc
+	name     string
+	maxFrame int // of one gRPC message to the client
+}
+
+var (
+	writeMethod  = streamMethod{&pb.DataPlane_ServiceDesc.Streams[0], pb.DataPlane_Write_FullMethodName, maxReplyBytes}
+	followMethod = streamMethod{&pb.DataPlane_ServiceDesc.Streams[1], pb.DataPlane_Follow_FullMethodName, maxNewsFrame}
+)
+
+// clientStream is the client's side of a stream. Only SendMsg and RecvMsg are
+// used, with frames.
+type clientStream struct {
 	grpc.ClientStream
 	window int
 	cancel context.CancelFunc // ends the stream at once
@@ -40,7 +52,7 @@ func (l *lane) run(ctx context.Context, conn grpc.ClientConnInterface) {
 		if !refusing {
 			limit = min(limit, time.Until(refuseAt))
 		}
-		stream, err := l.connect(ctx, conn, limit)
+		stream, err := dialStream(ctx, conn, writeMethod, limit)
 		if err == nil {
 			if lost {
 				l.log.Info("write stream is back")
@@ -70,11 +82,11 @@ func (l *lane) run(ctx context.Context, conn grpc.ClientConnInterface) {
 	l.refuse(fmt.Errorf("client of the data node: %w", rpc.ErrClosed))
 }
 
-// connect opens a stream and shakes hands, within limit.
-func (l *lane) connect(ctx context.Context, conn grpc.ClientConnInterface, limit time.Duration) (*writeStream, error) {
+// dialStream opens a stream and shakes hands, within limit.
+func dialStream(ctx context.Context, conn grpc.ClientConnInterface, method streamMethod, limit time.Duration) (*clientStream, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	timer := time.AfterFunc(limit, cancel)
-	stream, err := openStream(ctx, conn)
+	stream, err := openStream(ctx, conn, method)
 	switch late := !timer.Stop(); {
 	case late && err == nil:
 		err = errHandshake
@@ -89,13 +101,14 @@ func (l *lane) connect(ctx context.Context, conn grpc.ClientConnInterface, limit
 	return stream, nil
 }
 
-func openStream(ctx context.Context, conn grpc.ClientConnInterface) (*writeStream, error) {
+func openStream(ctx context.Context, conn grpc.ClientConnInterface, method streamMethod) (*clientStream, error) {
 	// Waiting for a connection here uses it as soon as it is there.
-	stream, err := conn.NewStream(ctx, &pb.DataPlane_ServiceDesc.Streams[0], pb.DataPlane_Write_FullMethodName,
-		grpc.CallContentSubtype(codecName), grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(maxReplyBytes))
+	stream, err := conn.NewStream(ctx, method.desc, method.name,
+		grpc.CallContentSubtype(codecName), grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(method.maxFrame))
 	if err != nil {
 		return nil, err
 	}
+	// The first frames of all streams are encoded alike.
 	hello, err := proto.Marshal(&pb.RequestFrame{Hello: &pb.Hello{MinVersion: minVersion, MaxVersion: maxVersion}})
 	if err != nil {
 		return nil, err
@@ -118,7 +131,7 @@ func openStream(ctx context.Context, conn grpc.ClientConnInterface) (*writeStrea
 	case w.GetVersion() < minVersion || w.GetVersion() > maxVersion || w.GetMaxInFlight() < 1:
 		return nil, fmt.Errorf("%w: welcome of version %d with a window of %d", errMalformed, w.GetVersion(), w.GetMaxInFlight())
 	}
-	return &writeStream{ClientStream: stream, window: int(w.GetMaxInFlight())}, nil
+	return &clientStream{ClientStream: stream, window: int(w.GetMaxInFlight())}, nil
 }
 
 // streamError is why sending failed: gRPC tells it to the receiver only.
@@ -130,7 +143,7 @@ func streamError(stream grpc.ClientStream, err error) error {
 }
 
 // serve sends what is queued until the stream ends, and returns why it did.
-func (l *lane) serve(stream *writeStream) error {
+func (l *lane) serve(stream *clientStream) error {
 	defer stream.cancel()
 	l.up(stream.window)
 	over := make(chan struct{})
@@ -159,7 +172,7 @@ func (l *lane) serve(stream *writeStream) error {
 
 // finish half closes the stream when the server drains, and waits for the last
 // answers; else the stream is over already or ends here.
-func (l *lane) finish(stream *writeStream, over <-chan struct{}) {
+func (l *lane) finish(stream *clientStream, over <-chan struct{}) {
 	l.mu.Lock()
 	draining := l.window == 0
 	l.mu.Unlock()
@@ -175,7 +188,7 @@ func (l *lane) finish(stream *writeStream, over <-chan struct{}) {
 }
 
 // receive hands out replies until the stream ends, and returns why it did.
-func (l *lane) receive(stream *writeStream) error {
+func (l *lane) receive(stream *clientStream) error {
 	var (
 		in      inFrame
 		replies []reply

@@ -24,8 +24,10 @@ const (
 	frameDraining = 2
 	frameReply    = 3
 
-	writeID      = 1
-	writeTimeout = 2
+	writeID         = 1
+	writeTimeout    = 2
+	writeTrace      = 6
+	writeTraceState = 7
 
 	appendKey            = 1
 	appendMessages       = 2
@@ -51,6 +53,7 @@ const (
 	appendReplyTokenCount = 4
 	appendReplyDuplicate  = 5
 	appendReplyMessages   = 6
+	appendReplyTook       = 7
 
 	appendedSeq        = 1
 	appendedTokenCount = 2
@@ -86,6 +89,7 @@ type write struct {
 	append *rpc.AppendRequest
 	put    *rpc.PutRequest
 	key    rpc.Key // of a tombstone
+	caller *caller // nil unless it is sampled
 }
 
 // The tags that are patched in place are one byte, since their field numbers
@@ -194,17 +198,18 @@ func sizeMessage(m *rpc.NewMessage) int {
 
 // requestSize is the encoded length of a WriteRequest without its tag and
 // length; opSize is w.size().
-func requestSize(id, timeoutMicros uint64, opSize int) int {
-	return sizeVarint(id) + sizeVarint(timeoutMicros) + sizeNested(opSize)
+func requestSize(id, timeoutMicros uint64, w *write, opSize int) int {
+	return sizeVarint(id) + sizeVarint(timeoutMicros) + sizeNested(opSize) + w.caller.size()
 }
 
 // appendRequest appends a WriteRequest as a field of a RequestFrame. The first
 // byte it appends is tagRequest.
 func appendRequest(b []byte, id, timeoutMicros uint64, w *write, opSize int) []byte {
 	b = append(b, tagRequest)
-	b = protowire.AppendVarint(b, uint64(requestSize(id, timeoutMicros, opSize)))
+	b = protowire.AppendVarint(b, uint64(requestSize(id, timeoutMicros, w, opSize)))
 	b = appendVarint(b, writeID, id)
 	b = appendVarint(b, writeTimeout, timeoutMicros)
+	b = w.caller.append(b)
 	b = appendHead(b, protowire.Number(w.kind), opSize)
 	switch w.kind {
 	case opAppend:
@@ -239,12 +244,14 @@ func appendAppend(b []byte, req *rpc.AppendRequest) []byte {
 
 func sizeAppendReply(r *rpc.AppendReply) int {
 	n := sizeVarint(r.Seq) + sizeVarint(r.LastSeq) + sizeVarint(r.Version) + sizeVarint(r.TokenCount) +
-		sizeVarint(protowire.EncodeBool(r.Duplicate))
+		sizeVarint(protowire.EncodeBool(r.Duplicate)) + sizeVarint(tookMicros(r))
 	for i := range r.Messages {
 		n += sizeNested(sizeAppended(&r.Messages[i]))
 	}
 	return n
 }
+
+func tookMicros(r *rpc.AppendReply) uint64 { return uint64(max(r.Took.Microseconds(), 0)) }
 
 func sizeAppended(m *rpc.Appended) int {
 	return sizeVarint(m.Seq) + sizeVarint(m.TokenCount) + sizeVarint(m.Revises) + sizeVarint(protowire.EncodeBool(m.Duplicate))
@@ -265,6 +272,7 @@ func appendAppendReply(b []byte, id uint64, r *rpc.AppendReply) []byte {
 	b = appendVarint(b, appendReplyVersion, r.Version)
 	b = appendVarint(b, appendReplyTokenCount, r.TokenCount)
 	b = appendBool(b, appendReplyDuplicate, r.Duplicate)
+	b = appendVarint(b, appendReplyTook, tookMicros(r))
 	for i := range r.Messages {
 		m := &r.Messages[i]
 		b = appendHead(b, appendReplyMessages, sizeAppended(m))

@@ -3,6 +3,7 @@ package remote
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -98,6 +99,7 @@ type incoming struct {
 	append        rpc.AppendRequest
 	put           rpc.PutRequest
 	key           rpc.Key
+	caller        *caller // nil unless it is sampled
 	// invalid is why the request must be refused, or nil.
 	invalid error
 
@@ -108,7 +110,7 @@ type incoming struct {
 // decode reads a WriteRequest. It returns errMalformed, or nil: what breaks only
 // the bounds of package rpc is left in invalid.
 func (in *incoming) decode(msg []byte) error {
-	var op []byte
+	var op, traceID, traceState []byte
 	f := fields{rest: msg}
 	for f.next() {
 		switch f.tag {
@@ -116,6 +118,10 @@ func (in *incoming) decode(msg []byte) error {
 			in.id = f.value
 		case writeTimeout<<3 | varint:
 			in.timeoutMicros = f.value
+		case writeTrace<<3 | nested:
+			traceID = f.bytes
+		case writeTraceState<<3 | nested:
+			traceState = f.bytes
 		case uint64(opAppend)<<3 | nested, uint64(opPut)<<3 | nested, uint64(opTombstone)<<3 | nested:
 			in.kind, op = opKind(f.tag>>3), f.bytes
 		}
@@ -123,6 +129,7 @@ func (in *incoming) decode(msg []byte) error {
 	if f.bad {
 		return errMalformed
 	}
+	in.caller = decodeCaller(traceID, traceState)
 	switch in.kind {
 	case opAppend:
 		return in.decodeAppend(op)
@@ -289,6 +296,9 @@ type singleReply struct {
 	single [1]rpc.Appended
 }
 
+// maxTookMicros bounds what a node can claim: a year.
+const maxTookMicros = 365 * 24 * 3600 * 1e6
+
 func decodeAppendReply(msg []byte) (*rpc.AppendReply, error) {
 	n, err := count(msg, appendReplyMessages<<3|nested)
 	if err != nil {
@@ -317,6 +327,8 @@ func decodeAppendReply(msg []byte) (*rpc.AppendReply, error) {
 			r.TokenCount = f.value
 		case appendReplyDuplicate<<3 | varint:
 			r.Duplicate = f.value != 0
+		case appendReplyTook<<3 | varint:
+			r.Took = time.Duration(min(f.value, maxTookMicros)) * time.Microsecond
 		case appendReplyMessages<<3 | nested:
 			m, err := decodeAppended(f.bytes)
 			if err != nil {

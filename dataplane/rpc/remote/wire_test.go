@@ -2,6 +2,7 @@ package remote
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -68,8 +69,9 @@ func TestRequestFrameAgreesWithTheSchema(t *testing.T) {
 		if rapid.Bool().Draw(t, "metadata") {
 			put.Metadata = rapid.SliceOf(rapid.Byte()).Draw(t, "metadata bytes")
 		}
+		span := callerGen.Draw(t, "caller")
 		schema := &pb.RequestFrame{WaitedUs: waited, Requests: []*pb.WriteRequest{
-			{Id: id, TimeoutUs: timeout, Op: &pb.WriteRequest_Append{Append: toPB(req)}},
+			{Id: id, TimeoutUs: timeout, Op: &pb.WriteRequest_Append{Append: toPB(req)}, Trace: span.trace[:], TraceState: []byte(span.state)},
 			{Id: id, Op: &pb.WriteRequest_Put{Put: &pb.PutRequest{Key: []byte(put.Key), Metadata: put.Metadata}}},
 			{TimeoutUs: timeout, Op: &pb.WriteRequest_Tombstone{Tombstone: &pb.TombstoneRequest{Key: []byte(req.Key)}}},
 		}}
@@ -79,7 +81,7 @@ func TestRequestFrameAgreesWithTheSchema(t *testing.T) {
 			id, timeout uint64
 			write
 		}{
-			{id, timeout, write{kind: opAppend, append: req}},
+			{id, timeout, write{kind: opAppend, append: req, caller: span}},
 			{id, 0, write{kind: opPut, put: put}},
 			{0, timeout, write{kind: opTombstone, key: req.Key}},
 		} {
@@ -100,6 +102,8 @@ func TestRequestFrameAgreesWithTheSchema(t *testing.T) {
 		require.Equal(t, id, jobs[0].id)
 		require.Equal(t, timeout, jobs[0].timeoutMicros)
 		require.Equal(t, req, &jobs[0].append)
+		require.Equal(t, span, jobs[0].caller)
+		require.Nil(t, jobs[1].caller)
 		require.Equal(t, put.Metadata == nil, jobs[1].put.Metadata == nil)
 		require.Equal(t, string(put.Metadata), string(jobs[1].put.Metadata))
 		require.Equal(t, req.Key, jobs[2].key)
@@ -116,8 +120,9 @@ func TestAppendReplyAgreesWithTheSchema(t *testing.T) {
 		want := &rpc.AppendReply{
 			Seq: number.Draw(t, "seq"), LastSeq: number.Draw(t, "last"), Version: number.Draw(t, "version"),
 			TokenCount: number.Draw(t, "tokens"), Duplicate: rapid.Bool().Draw(t, "duplicate"), Messages: []rpc.Appended{},
+			Took: time.Duration(rapid.Uint64Max(1e9).Draw(t, "took")) * time.Microsecond,
 		}
-		p := &pb.AppendReply{Seq: want.Seq, LastSeq: want.LastSeq, Version: want.Version, TokenCount: want.TokenCount, Duplicate: want.Duplicate}
+		p := &pb.AppendReply{Seq: want.Seq, LastSeq: want.LastSeq, Version: want.Version, TokenCount: want.TokenCount, Duplicate: want.Duplicate, TookUs: uint64(want.Took.Microseconds())}
 		for range rapid.IntRange(0, 4).Draw(t, "messages") {
 			m := rpc.Appended{
 				Seq: number.Draw(t, "seq"), TokenCount: number.Draw(t, "tokens"),

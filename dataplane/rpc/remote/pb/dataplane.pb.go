@@ -96,6 +96,7 @@ const (
 	Code_CODE_EPOCH_FENCED         Code = 10
 	Code_CODE_CLOSED               Code = 11
 	Code_CODE_MIN_SEQ_TIMEOUT      Code = 12
+	Code_CODE_ARCHIVE_UNAVAILABLE  Code = 14
 	Code_CODE_INVALID_REQUEST      Code = 13 // beyond the bounds of package rpc; nothing was done
 )
 
@@ -115,6 +116,7 @@ var (
 		10: "CODE_EPOCH_FENCED",
 		11: "CODE_CLOSED",
 		12: "CODE_MIN_SEQ_TIMEOUT",
+		14: "CODE_ARCHIVE_UNAVAILABLE",
 		13: "CODE_INVALID_REQUEST",
 	}
 	Code_value = map[string]int32{
@@ -131,6 +133,7 @@ var (
 		"CODE_EPOCH_FENCED":         10,
 		"CODE_CLOSED":               11,
 		"CODE_MIN_SEQ_TIMEOUT":      12,
+		"CODE_ARCHIVE_UNAVAILABLE":  14,
 		"CODE_INVALID_REQUEST":      13,
 	}
 )
@@ -346,7 +349,11 @@ type WriteRequest struct {
 	//	*WriteRequest_Append
 	//	*WriteRequest_Put
 	//	*WriteRequest_Tombstone
-	Op            isWriteRequest_Op `protobuf_oneof:"op"`
+	Op isWriteRequest_Op `protobuf_oneof:"op"`
+	// trace is the caller's span, when it is sampled: 16 bytes of trace id, 8 of
+	// span id, one of flags, as in W3C Trace Context. Anything else is ignored.
+	Trace         []byte `protobuf:"bytes,6,opt,name=trace,proto3" json:"trace,omitempty"`
+	TraceState    []byte `protobuf:"bytes,7,opt,name=trace_state,json=traceState,proto3" json:"trace_state,omitempty"` // the tracestate beside it, at most 512 bytes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -425,6 +432,20 @@ func (x *WriteRequest) GetTombstone() *TombstoneRequest {
 		if x, ok := x.Op.(*WriteRequest_Tombstone); ok {
 			return x.Tombstone
 		}
+	}
+	return nil
+}
+
+func (x *WriteRequest) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
+}
+
+func (x *WriteRequest) GetTraceState() []byte {
+	if x != nil {
+		return x.TraceState
 	}
 	return nil
 }
@@ -885,6 +906,7 @@ type AppendReply struct {
 	TokenCount    uint64                 `protobuf:"varint,4,opt,name=token_count,json=tokenCount,proto3" json:"token_count,omitempty"`
 	Duplicate     bool                   `protobuf:"varint,5,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	Messages      []*Appended            `protobuf:"bytes,6,rep,name=messages,proto3" json:"messages,omitempty"`
+	TookUs        uint64                 `protobuf:"varint,7,opt,name=took_us,json=tookUs,proto3" json:"took_us,omitempty"` // what the node needed, without the way there and back
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -959,6 +981,13 @@ func (x *AppendReply) GetMessages() []*Appended {
 		return x.Messages
 	}
 	return nil
+}
+
+func (x *AppendReply) GetTookUs() uint64 {
+	if x != nil {
+		return x.TookUs
+	}
+	return 0
 }
 
 type Appended struct {
@@ -1339,6 +1368,647 @@ func (x *ReadOptions) GetMinSeq() uint64 {
 	return 0
 }
 
+// FollowFrame is one gRPC message from the client on Follow. The first one of a
+// stream holds hello and nothing else; no other one holds it.
+type FollowFrame struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Hello *Hello                 `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	// What is subscribed in a frame comes before what is unsubscribed in it.
+	Subscribe     []*SubscribeRequest `protobuf:"bytes,2,rep,name=subscribe,proto3" json:"subscribe,omitempty"`
+	Unsubscribe   []uint64            `protobuf:"varint,3,rep,name=unsubscribe,proto3" json:"unsubscribe,omitempty"` // ids; unknown ones mean nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowFrame) Reset() {
+	*x = FollowFrame{}
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowFrame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowFrame) ProtoMessage() {}
+
+func (x *FollowFrame) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowFrame.ProtoReflect.Descriptor instead.
+func (*FollowFrame) Descriptor() ([]byte, []int) {
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *FollowFrame) GetHello() *Hello {
+	if x != nil {
+		return x.Hello
+	}
+	return nil
+}
+
+func (x *FollowFrame) GetSubscribe() []*SubscribeRequest {
+	if x != nil {
+		return x.Subscribe
+	}
+	return nil
+}
+
+func (x *FollowFrame) GetUnsubscribe() []uint64 {
+	if x != nil {
+		return x.Unsubscribe
+	}
+	return nil
+}
+
+type SubscribeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // not 0, and used once on the stream
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubscribeRequest) Reset() {
+	*x = SubscribeRequest{}
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscribeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscribeRequest) ProtoMessage() {}
+
+func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
+func (*SubscribeRequest) Descriptor() ([]byte, []int) {
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SubscribeRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *SubscribeRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// NewsFrame is one gRPC message from the server on Follow. The first one of a
+// stream holds welcome and nothing else. What it says of one subscription is in
+// order: subscribed, news, ended.
+type NewsFrame struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Welcome *Welcome               `protobuf:"bytes,1,opt,name=welcome,proto3" json:"welcome,omitempty"` // max_in_flight bounds the subscriptions of the stream
+	// draining: the server is about to stop and has ended every subscription.
+	Draining      bool          `protobuf:"varint,2,opt,name=draining,proto3" json:"draining,omitempty"`
+	Subscribed    []*Subscribed `protobuf:"bytes,3,rep,name=subscribed,proto3" json:"subscribed,omitempty"`
+	News          []*News       `protobuf:"bytes,4,rep,name=news,proto3" json:"news,omitempty"`
+	Ended         []*Ended      `protobuf:"bytes,5,rep,name=ended,proto3" json:"ended,omitempty"`
+	Heartbeat     bool          `protobuf:"varint,6,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"` // there is nothing to say
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NewsFrame) Reset() {
+	*x = NewsFrame{}
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NewsFrame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NewsFrame) ProtoMessage() {}
+
+func (x *NewsFrame) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NewsFrame.ProtoReflect.Descriptor instead.
+func (*NewsFrame) Descriptor() ([]byte, []int) {
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *NewsFrame) GetWelcome() *Welcome {
+	if x != nil {
+		return x.Welcome
+	}
+	return nil
+}
+
+func (x *NewsFrame) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *NewsFrame) GetSubscribed() []*Subscribed {
+	if x != nil {
+		return x.Subscribed
+	}
+	return nil
+}
+
+func (x *NewsFrame) GetNews() []*News {
+	if x != nil {
+		return x.News
+	}
+	return nil
+}
+
+func (x *NewsFrame) GetEnded() []*Ended {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *NewsFrame) GetHeartbeat() bool {
+	if x != nil {
+		return x.Heartbeat
+	}
+	return false
+}
+
+// Subscribed answers a SubscribeRequest. News may come before it.
+type Subscribed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Types that are valid to be assigned to Result:
+	//
+	//	*Subscribed_Reply
+	//	*Subscribed_Error
+	Result        isSubscribed_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Subscribed) Reset() {
+	*x = Subscribed{}
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Subscribed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Subscribed) ProtoMessage() {}
+
+func (x *Subscribed) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Subscribed.ProtoReflect.Descriptor instead.
+func (*Subscribed) Descriptor() ([]byte, []int) {
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Subscribed) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Subscribed) GetResult() isSubscribed_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *Subscribed) GetReply() *SubscribeReply {
+	if x != nil {
+		if x, ok := x.Result.(*Subscribed_Reply); ok {
+			return x.Reply
+		}
+	}
+	return nil
+}
+
+func (x *Subscribed) GetError() *Error {
+	if x != nil {
+		if x, ok := x.Result.(*Subscribed_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isSubscribed_Result interface {
+	isSubscribed_Result()
+}
+
+type Subscribed_Reply struct {
+	Reply *SubscribeReply `protobuf:"bytes,2,opt,name=reply,proto3,oneof"`
+}
+
+type Subscribed_Error struct {
+	Error *Error `protobuf:"bytes,3,opt,name=error,proto3,oneof"` // there is no subscription
+}
+
+func (*Subscribed_Reply) isSubscribed_Result() {}
+
+func (*Subscribed_Error) isSubscribed_Result() {}
+
+type SubscribeReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Exists        bool                   `protobuf:"varint,1,opt,name=exists,proto3" json:"exists,omitempty"`
+	LastSeq       uint64                 `protobuf:"varint,2,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Tombstoned    bool                   `protobuf:"varint,4,opt,name=tombstoned,proto3" json:"tombstoned,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubscribeReply) Reset() {
+	*x = SubscribeReply{}
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscribeReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscribeReply) ProtoMessage() {}
+
+func (x *SubscribeReply) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscribeReply.ProtoReflect.Descriptor instead.
+func (*SubscribeReply) Descriptor() ([]byte, []int) {
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SubscribeReply) GetExists() bool {
+	if x != nil {
+		return x.Exists
+	}
+	return false
+}
+
+func (x *SubscribeReply) GetLastSeq() uint64 {
+	if x != nil {
+		return x.LastSeq
+	}
+	return 0
+}
+
+func (x *SubscribeReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SubscribeReply) GetTombstoned() bool {
+	if x != nil {
+		return x.Tombstoned
+	}
+	return false
+}
+
+// News tells what became of a conversation. Without messages, those up to
+// last_seq are to be read.
+type News struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	LastSeq       uint64                 `protobuf:"varint,2,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`
+	Tombstoned    bool                   `protobuf:"varint,3,opt,name=tombstoned,proto3" json:"tombstoned,omitempty"`
+	Messages      []*NewsMessage         `protobuf:"bytes,4,rep,name=messages,proto3" json:"messages,omitempty"` // without holes up to last_seq
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *News) Reset() {
+	*x = News{}
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *News) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*News) ProtoMessage() {}
+
+func (x *News) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use News.ProtoReflect.Descriptor instead.
+func (*News) Descriptor() ([]byte, []int) {
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *News) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *News) GetLastSeq() uint64 {
+	if x != nil {
+		return x.LastSeq
+	}
+	return 0
+}
+
+func (x *News) GetTombstoned() bool {
+	if x != nil {
+		return x.Tombstoned
+	}
+	return false
+}
+
+func (x *News) GetMessages() []*NewsMessage {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+type NewsMessage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Json          []byte                 `protobuf:"bytes,2,opt,name=json,proto3" json:"json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NewsMessage) Reset() {
+	*x = NewsMessage{}
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NewsMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NewsMessage) ProtoMessage() {}
+
+func (x *NewsMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NewsMessage.ProtoReflect.Descriptor instead.
+func (*NewsMessage) Descriptor() ([]byte, []int) {
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *NewsMessage) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *NewsMessage) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
+// Ended is the last of a subscription.
+type Ended struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Error         *Error                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ended) Reset() {
+	*x = Ended{}
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ended) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ended) ProtoMessage() {}
+
+func (x *Ended) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ended.ProtoReflect.Descriptor instead.
+func (*Ended) Descriptor() ([]byte, []int) {
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Ended) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Ended) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+type StateHashRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateHashRequest) Reset() {
+	*x = StateHashRequest{}
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateHashRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateHashRequest) ProtoMessage() {}
+
+func (x *StateHashRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateHashRequest.ProtoReflect.Descriptor instead.
+func (*StateHashRequest) Descriptor() ([]byte, []int) {
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *StateHashRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+type StateHashReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Applied       uint64                 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"` // 32 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateHashReply) Reset() {
+	*x = StateHashReply{}
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateHashReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateHashReply) ProtoMessage() {}
+
+func (x *StateHashReply) ProtoReflect() protoreflect.Message {
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateHashReply.ProtoReflect.Descriptor instead.
+func (*StateHashReply) Descriptor() ([]byte, []int) {
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *StateHashReply) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *StateHashReply) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *StateHashReply) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
 type ConversationRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -1349,7 +2019,7 @@ type ConversationRequest struct {
 
 func (x *ConversationRequest) Reset() {
 	*x = ConversationRequest{}
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[17]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +2031,7 @@ func (x *ConversationRequest) String() string {
 func (*ConversationRequest) ProtoMessage() {}
 
 func (x *ConversationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[17]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +2044,7 @@ func (x *ConversationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConversationRequest.ProtoReflect.Descriptor instead.
 func (*ConversationRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{17}
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ConversationRequest) GetKey() []byte {
@@ -1400,7 +2070,7 @@ type ConversationReply struct {
 
 func (x *ConversationReply) Reset() {
 	*x = ConversationReply{}
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[18]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +2082,7 @@ func (x *ConversationReply) String() string {
 func (*ConversationReply) ProtoMessage() {}
 
 func (x *ConversationReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[18]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +2095,7 @@ func (x *ConversationReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConversationReply.ProtoReflect.Descriptor instead.
 func (*ConversationReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{18}
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ConversationReply) GetConversation() *Conversation {
@@ -1447,7 +2117,7 @@ type MessagesRequest struct {
 
 func (x *MessagesRequest) Reset() {
 	*x = MessagesRequest{}
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[19]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +2129,7 @@ func (x *MessagesRequest) String() string {
 func (*MessagesRequest) ProtoMessage() {}
 
 func (x *MessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[19]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +2142,7 @@ func (x *MessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesRequest.ProtoReflect.Descriptor instead.
 func (*MessagesRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{19}
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *MessagesRequest) GetKey() []byte {
@@ -1516,7 +2186,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[20]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +2198,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[20]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +2211,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{20}
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TailRequest) GetKey() []byte {
@@ -1595,7 +2265,7 @@ type Page struct {
 
 func (x *Page) Reset() {
 	*x = Page{}
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[21]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +2277,7 @@ func (x *Page) String() string {
 func (*Page) ProtoMessage() {}
 
 func (x *Page) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[21]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +2290,7 @@ func (x *Page) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Page.ProtoReflect.Descriptor instead.
 func (*Page) Descriptor() ([]byte, []int) {
-	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{21}
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Page) GetSeqs() []uint64 {
@@ -1678,7 +2348,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[22]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +2360,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[22]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +2373,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{22}
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListRequest) GetGroups() []uint32 {
@@ -1750,7 +2420,7 @@ type ListReply struct {
 
 func (x *ListReply) Reset() {
 	*x = ListReply{}
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[23]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +2432,7 @@ func (x *ListReply) String() string {
 func (*ListReply) ProtoMessage() {}
 
 func (x *ListReply) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[23]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +2445,7 @@ func (x *ListReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReply.ProtoReflect.Descriptor instead.
 func (*ListReply) Descriptor() ([]byte, []int) {
-	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{23}
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListReply) GetConversations() []*Conversation {
@@ -1801,7 +2471,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[24]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +2483,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[24]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +2496,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{24}
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Error) GetCodes() []Code {
@@ -1873,7 +2543,7 @@ type VersionConflict struct {
 
 func (x *VersionConflict) Reset() {
 	*x = VersionConflict{}
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[25]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2555,7 @@ func (x *VersionConflict) String() string {
 func (*VersionConflict) ProtoMessage() {}
 
 func (x *VersionConflict) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[25]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2568,7 @@ func (x *VersionConflict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionConflict.ProtoReflect.Descriptor instead.
 func (*VersionConflict) Descriptor() ([]byte, []int) {
-	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{25}
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *VersionConflict) GetCurrent() uint64 {
@@ -1917,7 +2587,7 @@ type CursorExpired struct {
 
 func (x *CursorExpired) Reset() {
 	*x = CursorExpired{}
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[26]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2599,7 @@ func (x *CursorExpired) String() string {
 func (*CursorExpired) ProtoMessage() {}
 
 func (x *CursorExpired) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[26]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2612,7 @@ func (x *CursorExpired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CursorExpired.ProtoReflect.Descriptor instead.
 func (*CursorExpired) Descriptor() ([]byte, []int) {
-	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{26}
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CursorExpired) GetEarliest() uint64 {
@@ -1962,7 +2632,7 @@ type NotLeader struct {
 
 func (x *NotLeader) Reset() {
 	*x = NotLeader{}
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[27]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2644,7 @@ func (x *NotLeader) String() string {
 func (*NotLeader) ProtoMessage() {}
 
 func (x *NotLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[27]
+	mi := &file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2657,7 @@ func (x *NotLeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotLeader.ProtoReflect.Descriptor instead.
 func (*NotLeader) Descriptor() ([]byte, []int) {
-	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{27}
+	return file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *NotLeader) GetGroup() uint32 {
@@ -2020,14 +2690,17 @@ const file_dataplane_rpc_remote_pb_dataplane_proto_rawDesc = "" +
 	"maxVersion\"G\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\"\n" +
-	"\rmax_in_flight\x18\x02 \x01(\rR\vmaxInFlight\"\x83\x02\n" +
+	"\rmax_in_flight\x18\x02 \x01(\rR\vmaxInFlight\"\xba\x02\n" +
 	"\fWriteRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
 	"\n" +
 	"timeout_us\x18\x02 \x01(\x04R\ttimeoutUs\x12>\n" +
 	"\x06append\x18\x03 \x01(\v2$.fastpaca.dataplane.v1.AppendRequestH\x00R\x06append\x125\n" +
 	"\x03put\x18\x04 \x01(\v2!.fastpaca.dataplane.v1.PutRequestH\x00R\x03put\x12G\n" +
-	"\ttombstone\x18\x05 \x01(\v2'.fastpaca.dataplane.v1.TombstoneRequestH\x00R\ttombstoneB\x04\n" +
+	"\ttombstone\x18\x05 \x01(\v2'.fastpaca.dataplane.v1.TombstoneRequestH\x00R\ttombstone\x12\x14\n" +
+	"\x05trace\x18\x06 \x01(\fR\x05trace\x12\x1f\n" +
+	"\vtrace_state\x18\a \x01(\fR\n" +
+	"traceStateB\x04\n" +
 	"\x02op\"\xdd\x01\n" +
 	"\rAppendRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12=\n" +
@@ -2064,7 +2737,7 @@ const file_dataplane_rpc_remote_pb_dataplane_proto_rawDesc = "" +
 	"\x03put\x18\x03 \x01(\v2\x1f.fastpaca.dataplane.v1.PutReplyH\x00R\x03put\x12E\n" +
 	"\ttombstone\x18\x04 \x01(\v2%.fastpaca.dataplane.v1.TombstoneReplyH\x00R\ttombstone\x124\n" +
 	"\x05error\x18\x05 \x01(\v2\x1c.fastpaca.dataplane.v1.ErrorH\x00R\x05errorB\b\n" +
-	"\x06result\"\xd0\x01\n" +
+	"\x06result\"\xe9\x01\n" +
 	"\vAppendReply\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x19\n" +
 	"\blast_seq\x18\x02 \x01(\x04R\alastSeq\x12\x18\n" +
@@ -2072,7 +2745,8 @@ const file_dataplane_rpc_remote_pb_dataplane_proto_rawDesc = "" +
 	"\vtoken_count\x18\x04 \x01(\x04R\n" +
 	"tokenCount\x12\x1c\n" +
 	"\tduplicate\x18\x05 \x01(\bR\tduplicate\x12;\n" +
-	"\bmessages\x18\x06 \x03(\v2\x1f.fastpaca.dataplane.v1.AppendedR\bmessages\"u\n" +
+	"\bmessages\x18\x06 \x03(\v2\x1f.fastpaca.dataplane.v1.AppendedR\bmessages\x12\x17\n" +
+	"\atook_us\x18\a \x01(\x04R\x06tookUs\"u\n" +
 	"\bAppended\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1f\n" +
 	"\vtoken_count\x18\x02 \x01(\x04R\n" +
@@ -2105,7 +2779,55 @@ const file_dataplane_rpc_remote_pb_dataplane_proto_rawDesc = "" +
 	"\x05nanos\x18\x02 \x01(\rR\x05nanos\"l\n" +
 	"\vReadOptions\x12D\n" +
 	"\vconsistency\x18\x01 \x01(\x0e2\".fastpaca.dataplane.v1.ConsistencyR\vconsistency\x12\x17\n" +
-	"\amin_seq\x18\x02 \x01(\x04R\x06minSeq\"e\n" +
+	"\amin_seq\x18\x02 \x01(\x04R\x06minSeq\"\xae\x01\n" +
+	"\vFollowFrame\x122\n" +
+	"\x05hello\x18\x01 \x01(\v2\x1c.fastpaca.dataplane.v1.HelloR\x05hello\x12E\n" +
+	"\tsubscribe\x18\x02 \x03(\v2'.fastpaca.dataplane.v1.SubscribeRequestR\tsubscribe\x12$\n" +
+	"\vunsubscribe\x18\x03 \x03(\x04B\x02\x10\x00R\vunsubscribe\"4\n" +
+	"\x10SubscribeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\"\xa7\x02\n" +
+	"\tNewsFrame\x128\n" +
+	"\awelcome\x18\x01 \x01(\v2\x1e.fastpaca.dataplane.v1.WelcomeR\awelcome\x12\x1a\n" +
+	"\bdraining\x18\x02 \x01(\bR\bdraining\x12A\n" +
+	"\n" +
+	"subscribed\x18\x03 \x03(\v2!.fastpaca.dataplane.v1.SubscribedR\n" +
+	"subscribed\x12/\n" +
+	"\x04news\x18\x04 \x03(\v2\x1b.fastpaca.dataplane.v1.NewsR\x04news\x122\n" +
+	"\x05ended\x18\x05 \x03(\v2\x1c.fastpaca.dataplane.v1.EndedR\x05ended\x12\x1c\n" +
+	"\theartbeat\x18\x06 \x01(\bR\theartbeat\"\x9b\x01\n" +
+	"\n" +
+	"Subscribed\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12=\n" +
+	"\x05reply\x18\x02 \x01(\v2%.fastpaca.dataplane.v1.SubscribeReplyH\x00R\x05reply\x124\n" +
+	"\x05error\x18\x03 \x01(\v2\x1c.fastpaca.dataplane.v1.ErrorH\x00R\x05errorB\b\n" +
+	"\x06result\"}\n" +
+	"\x0eSubscribeReply\x12\x16\n" +
+	"\x06exists\x18\x01 \x01(\bR\x06exists\x12\x19\n" +
+	"\blast_seq\x18\x02 \x01(\x04R\alastSeq\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x1e\n" +
+	"\n" +
+	"tombstoned\x18\x04 \x01(\bR\n" +
+	"tombstoned\"\x91\x01\n" +
+	"\x04News\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x19\n" +
+	"\blast_seq\x18\x02 \x01(\x04R\alastSeq\x12\x1e\n" +
+	"\n" +
+	"tombstoned\x18\x03 \x01(\bR\n" +
+	"tombstoned\x12>\n" +
+	"\bmessages\x18\x04 \x03(\v2\".fastpaca.dataplane.v1.NewsMessageR\bmessages\";\n" +
+	"\vNewsMessage\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
+	"\x04json\x18\x02 \x01(\fR\x04json\"K\n" +
+	"\x05Ended\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x122\n" +
+	"\x05error\x18\x02 \x01(\v2\x1c.fastpaca.dataplane.v1.ErrorR\x05error\"(\n" +
+	"\x10StateHashRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\"T\n" +
+	"\x0eStateHashReply\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12\x18\n" +
+	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\"e\n" +
 	"\x13ConversationRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12<\n" +
 	"\aoptions\x18\x02 \x01(\v2\".fastpaca.dataplane.v1.ReadOptionsR\aoptions\"\\\n" +
@@ -2154,7 +2876,7 @@ const file_dataplane_rpc_remote_pb_dataplane_proto_rawDesc = "" +
 	"\vConsistency\x12\x16\n" +
 	"\x12CONSISTENCY_LEADER\x10\x00\x12\x1c\n" +
 	"\x18CONSISTENCY_LINEARIZABLE\x10\x01\x12\x15\n" +
-	"\x11CONSISTENCY_STALE\x10\x02*\xc3\x02\n" +
+	"\x11CONSISTENCY_STALE\x10\x02*\xe1\x02\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCODE_INVALID_ID\x10\x01\x12\x12\n" +
@@ -2169,14 +2891,17 @@ const file_dataplane_rpc_remote_pb_dataplane_proto_rawDesc = "" +
 	"\x11CODE_EPOCH_FENCED\x10\n" +
 	"\x12\x0f\n" +
 	"\vCODE_CLOSED\x10\v\x12\x18\n" +
-	"\x14CODE_MIN_SEQ_TIMEOUT\x10\f\x12\x18\n" +
-	"\x14CODE_INVALID_REQUEST\x10\r2\xae\x03\n" +
+	"\x14CODE_MIN_SEQ_TIMEOUT\x10\f\x12\x1c\n" +
+	"\x18CODE_ARCHIVE_UNAVAILABLE\x10\x0e\x12\x18\n" +
+	"\x14CODE_INVALID_REQUEST\x10\r2\xdf\x04\n" +
 	"\tDataPlane\x12S\n" +
 	"\x05Write\x12#.fastpaca.dataplane.v1.RequestFrame\x1a!.fastpaca.dataplane.v1.ReplyFrame(\x010\x01\x12d\n" +
 	"\fConversation\x12*.fastpaca.dataplane.v1.ConversationRequest\x1a(.fastpaca.dataplane.v1.ConversationReply\x12O\n" +
 	"\bMessages\x12&.fastpaca.dataplane.v1.MessagesRequest\x1a\x1b.fastpaca.dataplane.v1.Page\x12G\n" +
 	"\x04Tail\x12\".fastpaca.dataplane.v1.TailRequest\x1a\x1b.fastpaca.dataplane.v1.Page\x12L\n" +
-	"\x04List\x12\".fastpaca.dataplane.v1.ListRequest\x1a .fastpaca.dataplane.v1.ListReplyB6Z4github.com/fastpaca/fastpaca/dataplane/rpc/remote/pbb\x06proto3"
+	"\x04List\x12\".fastpaca.dataplane.v1.ListRequest\x1a .fastpaca.dataplane.v1.ListReply\x12R\n" +
+	"\x06Follow\x12\".fastpaca.dataplane.v1.FollowFrame\x1a .fastpaca.dataplane.v1.NewsFrame(\x010\x01\x12[\n" +
+	"\tStateHash\x12'.fastpaca.dataplane.v1.StateHashRequest\x1a%.fastpaca.dataplane.v1.StateHashReplyB6Z4github.com/fastpaca/fastpaca/dataplane/rpc/remote/pbb\x06proto3"
 
 var (
 	file_dataplane_rpc_remote_pb_dataplane_proto_rawDescOnce sync.Once
@@ -2191,7 +2916,7 @@ func file_dataplane_rpc_remote_pb_dataplane_proto_rawDescGZIP() []byte {
 }
 
 var file_dataplane_rpc_remote_pb_dataplane_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_dataplane_rpc_remote_pb_dataplane_proto_goTypes = []any{
 	(Consistency)(0),            // 0: fastpaca.dataplane.v1.Consistency
 	(Code)(0),                   // 1: fastpaca.dataplane.v1.Code
@@ -2212,17 +2937,27 @@ var file_dataplane_rpc_remote_pb_dataplane_proto_goTypes = []any{
 	(*Conversation)(nil),        // 16: fastpaca.dataplane.v1.Conversation
 	(*Time)(nil),                // 17: fastpaca.dataplane.v1.Time
 	(*ReadOptions)(nil),         // 18: fastpaca.dataplane.v1.ReadOptions
-	(*ConversationRequest)(nil), // 19: fastpaca.dataplane.v1.ConversationRequest
-	(*ConversationReply)(nil),   // 20: fastpaca.dataplane.v1.ConversationReply
-	(*MessagesRequest)(nil),     // 21: fastpaca.dataplane.v1.MessagesRequest
-	(*TailRequest)(nil),         // 22: fastpaca.dataplane.v1.TailRequest
-	(*Page)(nil),                // 23: fastpaca.dataplane.v1.Page
-	(*ListRequest)(nil),         // 24: fastpaca.dataplane.v1.ListRequest
-	(*ListReply)(nil),           // 25: fastpaca.dataplane.v1.ListReply
-	(*Error)(nil),               // 26: fastpaca.dataplane.v1.Error
-	(*VersionConflict)(nil),     // 27: fastpaca.dataplane.v1.VersionConflict
-	(*CursorExpired)(nil),       // 28: fastpaca.dataplane.v1.CursorExpired
-	(*NotLeader)(nil),           // 29: fastpaca.dataplane.v1.NotLeader
+	(*FollowFrame)(nil),         // 19: fastpaca.dataplane.v1.FollowFrame
+	(*SubscribeRequest)(nil),    // 20: fastpaca.dataplane.v1.SubscribeRequest
+	(*NewsFrame)(nil),           // 21: fastpaca.dataplane.v1.NewsFrame
+	(*Subscribed)(nil),          // 22: fastpaca.dataplane.v1.Subscribed
+	(*SubscribeReply)(nil),      // 23: fastpaca.dataplane.v1.SubscribeReply
+	(*News)(nil),                // 24: fastpaca.dataplane.v1.News
+	(*NewsMessage)(nil),         // 25: fastpaca.dataplane.v1.NewsMessage
+	(*Ended)(nil),               // 26: fastpaca.dataplane.v1.Ended
+	(*StateHashRequest)(nil),    // 27: fastpaca.dataplane.v1.StateHashRequest
+	(*StateHashReply)(nil),      // 28: fastpaca.dataplane.v1.StateHashReply
+	(*ConversationRequest)(nil), // 29: fastpaca.dataplane.v1.ConversationRequest
+	(*ConversationReply)(nil),   // 30: fastpaca.dataplane.v1.ConversationReply
+	(*MessagesRequest)(nil),     // 31: fastpaca.dataplane.v1.MessagesRequest
+	(*TailRequest)(nil),         // 32: fastpaca.dataplane.v1.TailRequest
+	(*Page)(nil),                // 33: fastpaca.dataplane.v1.Page
+	(*ListRequest)(nil),         // 34: fastpaca.dataplane.v1.ListRequest
+	(*ListReply)(nil),           // 35: fastpaca.dataplane.v1.ListReply
+	(*Error)(nil),               // 36: fastpaca.dataplane.v1.Error
+	(*VersionConflict)(nil),     // 37: fastpaca.dataplane.v1.VersionConflict
+	(*CursorExpired)(nil),       // 38: fastpaca.dataplane.v1.CursorExpired
+	(*NotLeader)(nil),           // 39: fastpaca.dataplane.v1.NotLeader
 }
 var file_dataplane_rpc_remote_pb_dataplane_proto_depIdxs = []int32{
 	3,  // 0: fastpaca.dataplane.v1.RequestFrame.hello:type_name -> fastpaca.dataplane.v1.Hello
@@ -2236,37 +2971,51 @@ var file_dataplane_rpc_remote_pb_dataplane_proto_depIdxs = []int32{
 	12, // 8: fastpaca.dataplane.v1.WriteReply.append:type_name -> fastpaca.dataplane.v1.AppendReply
 	14, // 9: fastpaca.dataplane.v1.WriteReply.put:type_name -> fastpaca.dataplane.v1.PutReply
 	15, // 10: fastpaca.dataplane.v1.WriteReply.tombstone:type_name -> fastpaca.dataplane.v1.TombstoneReply
-	26, // 11: fastpaca.dataplane.v1.WriteReply.error:type_name -> fastpaca.dataplane.v1.Error
+	36, // 11: fastpaca.dataplane.v1.WriteReply.error:type_name -> fastpaca.dataplane.v1.Error
 	13, // 12: fastpaca.dataplane.v1.AppendReply.messages:type_name -> fastpaca.dataplane.v1.Appended
 	16, // 13: fastpaca.dataplane.v1.PutReply.conversation:type_name -> fastpaca.dataplane.v1.Conversation
 	17, // 14: fastpaca.dataplane.v1.Conversation.created_at:type_name -> fastpaca.dataplane.v1.Time
 	17, // 15: fastpaca.dataplane.v1.Conversation.updated_at:type_name -> fastpaca.dataplane.v1.Time
 	0,  // 16: fastpaca.dataplane.v1.ReadOptions.consistency:type_name -> fastpaca.dataplane.v1.Consistency
-	18, // 17: fastpaca.dataplane.v1.ConversationRequest.options:type_name -> fastpaca.dataplane.v1.ReadOptions
-	16, // 18: fastpaca.dataplane.v1.ConversationReply.conversation:type_name -> fastpaca.dataplane.v1.Conversation
-	18, // 19: fastpaca.dataplane.v1.MessagesRequest.options:type_name -> fastpaca.dataplane.v1.ReadOptions
-	18, // 20: fastpaca.dataplane.v1.TailRequest.options:type_name -> fastpaca.dataplane.v1.ReadOptions
-	0,  // 21: fastpaca.dataplane.v1.ListRequest.consistency:type_name -> fastpaca.dataplane.v1.Consistency
-	16, // 22: fastpaca.dataplane.v1.ListReply.conversations:type_name -> fastpaca.dataplane.v1.Conversation
-	1,  // 23: fastpaca.dataplane.v1.Error.codes:type_name -> fastpaca.dataplane.v1.Code
-	27, // 24: fastpaca.dataplane.v1.Error.version_conflict:type_name -> fastpaca.dataplane.v1.VersionConflict
-	28, // 25: fastpaca.dataplane.v1.Error.cursor_expired:type_name -> fastpaca.dataplane.v1.CursorExpired
-	29, // 26: fastpaca.dataplane.v1.Error.not_leader:type_name -> fastpaca.dataplane.v1.NotLeader
-	2,  // 27: fastpaca.dataplane.v1.DataPlane.Write:input_type -> fastpaca.dataplane.v1.RequestFrame
-	19, // 28: fastpaca.dataplane.v1.DataPlane.Conversation:input_type -> fastpaca.dataplane.v1.ConversationRequest
-	21, // 29: fastpaca.dataplane.v1.DataPlane.Messages:input_type -> fastpaca.dataplane.v1.MessagesRequest
-	22, // 30: fastpaca.dataplane.v1.DataPlane.Tail:input_type -> fastpaca.dataplane.v1.TailRequest
-	24, // 31: fastpaca.dataplane.v1.DataPlane.List:input_type -> fastpaca.dataplane.v1.ListRequest
-	10, // 32: fastpaca.dataplane.v1.DataPlane.Write:output_type -> fastpaca.dataplane.v1.ReplyFrame
-	20, // 33: fastpaca.dataplane.v1.DataPlane.Conversation:output_type -> fastpaca.dataplane.v1.ConversationReply
-	23, // 34: fastpaca.dataplane.v1.DataPlane.Messages:output_type -> fastpaca.dataplane.v1.Page
-	23, // 35: fastpaca.dataplane.v1.DataPlane.Tail:output_type -> fastpaca.dataplane.v1.Page
-	25, // 36: fastpaca.dataplane.v1.DataPlane.List:output_type -> fastpaca.dataplane.v1.ListReply
-	32, // [32:37] is the sub-list for method output_type
-	27, // [27:32] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	3,  // 17: fastpaca.dataplane.v1.FollowFrame.hello:type_name -> fastpaca.dataplane.v1.Hello
+	20, // 18: fastpaca.dataplane.v1.FollowFrame.subscribe:type_name -> fastpaca.dataplane.v1.SubscribeRequest
+	4,  // 19: fastpaca.dataplane.v1.NewsFrame.welcome:type_name -> fastpaca.dataplane.v1.Welcome
+	22, // 20: fastpaca.dataplane.v1.NewsFrame.subscribed:type_name -> fastpaca.dataplane.v1.Subscribed
+	24, // 21: fastpaca.dataplane.v1.NewsFrame.news:type_name -> fastpaca.dataplane.v1.News
+	26, // 22: fastpaca.dataplane.v1.NewsFrame.ended:type_name -> fastpaca.dataplane.v1.Ended
+	23, // 23: fastpaca.dataplane.v1.Subscribed.reply:type_name -> fastpaca.dataplane.v1.SubscribeReply
+	36, // 24: fastpaca.dataplane.v1.Subscribed.error:type_name -> fastpaca.dataplane.v1.Error
+	25, // 25: fastpaca.dataplane.v1.News.messages:type_name -> fastpaca.dataplane.v1.NewsMessage
+	36, // 26: fastpaca.dataplane.v1.Ended.error:type_name -> fastpaca.dataplane.v1.Error
+	18, // 27: fastpaca.dataplane.v1.ConversationRequest.options:type_name -> fastpaca.dataplane.v1.ReadOptions
+	16, // 28: fastpaca.dataplane.v1.ConversationReply.conversation:type_name -> fastpaca.dataplane.v1.Conversation
+	18, // 29: fastpaca.dataplane.v1.MessagesRequest.options:type_name -> fastpaca.dataplane.v1.ReadOptions
+	18, // 30: fastpaca.dataplane.v1.TailRequest.options:type_name -> fastpaca.dataplane.v1.ReadOptions
+	0,  // 31: fastpaca.dataplane.v1.ListRequest.consistency:type_name -> fastpaca.dataplane.v1.Consistency
+	16, // 32: fastpaca.dataplane.v1.ListReply.conversations:type_name -> fastpaca.dataplane.v1.Conversation
+	1,  // 33: fastpaca.dataplane.v1.Error.codes:type_name -> fastpaca.dataplane.v1.Code
+	37, // 34: fastpaca.dataplane.v1.Error.version_conflict:type_name -> fastpaca.dataplane.v1.VersionConflict
+	38, // 35: fastpaca.dataplane.v1.Error.cursor_expired:type_name -> fastpaca.dataplane.v1.CursorExpired
+	39, // 36: fastpaca.dataplane.v1.Error.not_leader:type_name -> fastpaca.dataplane.v1.NotLeader
+	2,  // 37: fastpaca.dataplane.v1.DataPlane.Write:input_type -> fastpaca.dataplane.v1.RequestFrame
+	29, // 38: fastpaca.dataplane.v1.DataPlane.Conversation:input_type -> fastpaca.dataplane.v1.ConversationRequest
+	31, // 39: fastpaca.dataplane.v1.DataPlane.Messages:input_type -> fastpaca.dataplane.v1.MessagesRequest
+	32, // 40: fastpaca.dataplane.v1.DataPlane.Tail:input_type -> fastpaca.dataplane.v1.TailRequest
+	34, // 41: fastpaca.dataplane.v1.DataPlane.List:input_type -> fastpaca.dataplane.v1.ListRequest
+	19, // 42: fastpaca.dataplane.v1.DataPlane.Follow:input_type -> fastpaca.dataplane.v1.FollowFrame
+	27, // 43: fastpaca.dataplane.v1.DataPlane.StateHash:input_type -> fastpaca.dataplane.v1.StateHashRequest
+	10, // 44: fastpaca.dataplane.v1.DataPlane.Write:output_type -> fastpaca.dataplane.v1.ReplyFrame
+	30, // 45: fastpaca.dataplane.v1.DataPlane.Conversation:output_type -> fastpaca.dataplane.v1.ConversationReply
+	33, // 46: fastpaca.dataplane.v1.DataPlane.Messages:output_type -> fastpaca.dataplane.v1.Page
+	33, // 47: fastpaca.dataplane.v1.DataPlane.Tail:output_type -> fastpaca.dataplane.v1.Page
+	35, // 48: fastpaca.dataplane.v1.DataPlane.List:output_type -> fastpaca.dataplane.v1.ListReply
+	21, // 49: fastpaca.dataplane.v1.DataPlane.Follow:output_type -> fastpaca.dataplane.v1.NewsFrame
+	28, // 50: fastpaca.dataplane.v1.DataPlane.StateHash:output_type -> fastpaca.dataplane.v1.StateHashReply
+	44, // [44:51] is the sub-list for method output_type
+	37, // [37:44] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_dataplane_rpc_remote_pb_dataplane_proto_init() }
@@ -2288,13 +3037,17 @@ func file_dataplane_rpc_remote_pb_dataplane_proto_init() {
 		(*WriteReply_Error)(nil),
 	}
 	file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[14].OneofWrappers = []any{}
+	file_dataplane_rpc_remote_pb_dataplane_proto_msgTypes[20].OneofWrappers = []any{
+		(*Subscribed_Reply)(nil),
+		(*Subscribed_Error)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dataplane_rpc_remote_pb_dataplane_proto_rawDesc), len(file_dataplane_rpc_remote_pb_dataplane_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   28,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,8 @@ const (
 	DataPlane_Messages_FullMethodName     = "/fastpaca.dataplane.v1.DataPlane/Messages"
 	DataPlane_Tail_FullMethodName         = "/fastpaca.dataplane.v1.DataPlane/Tail"
 	DataPlane_List_FullMethodName         = "/fastpaca.dataplane.v1.DataPlane/List"
+	DataPlane_Follow_FullMethodName       = "/fastpaca.dataplane.v1.DataPlane/Follow"
+	DataPlane_StateHash_FullMethodName    = "/fastpaca.dataplane.v1.DataPlane/StateHash"
 )
 
 // DataPlaneClient is the client API for DataPlane service.
@@ -49,6 +51,11 @@ type DataPlaneClient interface {
 	Messages(ctx context.Context, in *MessagesRequest, opts ...grpc.CallOption) (*Page, error)
 	Tail(ctx context.Context, in *TailRequest, opts ...grpc.CallOption) (*Page, error)
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListReply, error)
+	// Follow carries every subscription of a client. It is a long-lived stream of
+	// the same content-subtype as Write. The server sends a frame at least every
+	// second; a client that has heard none for some of them gives the node up.
+	Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowFrame, NewsFrame], error)
+	StateHash(ctx context.Context, in *StateHashRequest, opts ...grpc.CallOption) (*StateHashReply, error)
 }
 
 type dataPlaneClient struct {
@@ -112,6 +119,29 @@ func (c *dataPlaneClient) List(ctx context.Context, in *ListRequest, opts ...grp
 	return out, nil
 }
 
+func (c *dataPlaneClient) Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowFrame, NewsFrame], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &DataPlane_ServiceDesc.Streams[1], DataPlane_Follow_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FollowFrame, NewsFrame]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type DataPlane_FollowClient = grpc.BidiStreamingClient[FollowFrame, NewsFrame]
+
+func (c *dataPlaneClient) StateHash(ctx context.Context, in *StateHashRequest, opts ...grpc.CallOption) (*StateHashReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StateHashReply)
+	err := c.cc.Invoke(ctx, DataPlane_StateHash_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DataPlaneServer is the server API for DataPlane service.
 // All implementations must embed UnimplementedDataPlaneServer
 // for forward compatibility.
@@ -125,6 +155,11 @@ type DataPlaneServer interface {
 	Messages(context.Context, *MessagesRequest) (*Page, error)
 	Tail(context.Context, *TailRequest) (*Page, error)
 	List(context.Context, *ListRequest) (*ListReply, error)
+	// Follow carries every subscription of a client. It is a long-lived stream of
+	// the same content-subtype as Write. The server sends a frame at least every
+	// second; a client that has heard none for some of them gives the node up.
+	Follow(grpc.BidiStreamingServer[FollowFrame, NewsFrame]) error
+	StateHash(context.Context, *StateHashRequest) (*StateHashReply, error)
 	mustEmbedUnimplementedDataPlaneServer()
 }
 
@@ -149,6 +184,12 @@ func (UnimplementedDataPlaneServer) Tail(context.Context, *TailRequest) (*Page, 
 }
 func (UnimplementedDataPlaneServer) List(context.Context, *ListRequest) (*ListReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method List not implemented")
+}
+func (UnimplementedDataPlaneServer) Follow(grpc.BidiStreamingServer[FollowFrame, NewsFrame]) error {
+	return status.Error(codes.Unimplemented, "method Follow not implemented")
+}
+func (UnimplementedDataPlaneServer) StateHash(context.Context, *StateHashRequest) (*StateHashReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method StateHash not implemented")
 }
 func (UnimplementedDataPlaneServer) mustEmbedUnimplementedDataPlaneServer() {}
 func (UnimplementedDataPlaneServer) testEmbeddedByValue()                   {}
@@ -250,6 +291,31 @@ func _DataPlane_List_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DataPlane_Follow_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(DataPlaneServer).Follow(&grpc.GenericServerStream[FollowFrame, NewsFrame]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type DataPlane_FollowServer = grpc.BidiStreamingServer[FollowFrame, NewsFrame]
+
+func _DataPlane_StateHash_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StateHashRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DataPlaneServer).StateHash(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DataPlane_StateHash_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DataPlaneServer).StateHash(ctx, req.(*StateHashRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DataPlane_ServiceDesc is the grpc.ServiceDesc for DataPlane service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -273,11 +339,21 @@ var DataPlane_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "List",
 			Handler:    _DataPlane_List_Handler,
 		},
+		{
+			MethodName: "StateHash",
+			Handler:    _DataPlane_StateHash_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Write",
 			Handler:       _DataPlane_Write_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Follow",
+			Handler:       _DataPlane_Follow_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},
