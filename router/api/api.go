@@ -18,8 +18,10 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
+	"github.com/fastpaca/fastpaca/router/socket"
 )
 
 // Deps are what the API needs beside the data plane.
@@ -30,6 +32,17 @@ type Deps struct {
 	Checks []Check
 	// Registerer receives the HTTP metrics. Nil registers none.
 	Registerer prometheus.Registerer
+	// Streams serves WebSockets, Server-Sent Events and Phoenix Channels. The
+	// Server of the API shuts it down. Nil answers them 503.
+	Streams *socket.Server
+	// Measure, when not nil, is told what appends cost.
+	Measure Measure
+	// Tracer, when not nil, starts a trace for the requests that it chooses, and
+	// continues those of clients that send a W3C traceparent.
+	Tracer trace.Tracer
+	// LateTracer, when not nil, records requests that were not chosen and then
+	// failed or took long, after the fact.
+	LateTracer trace.Tracer
 	// MetricsHandler serves /metrics. Nil leaves the path unrouted.
 	MetricsHandler http.Handler
 }
@@ -41,10 +54,15 @@ type API struct {
 	backend rpc.Node
 	log     *slog.Logger
 	checks  []Check
+	streams *socket.Server
+	origins *origins
 
 	mux       *chi.Mux
 	documents *documents
 	metrics   *metrics
+	measure   Measure      // nil: nobody is told
+	tracer    trace.Tracer // nil: nothing is traced, and so for late
+	late      trace.Tracer
 	ids       *requestIDs
 	exchanges sync.Pool // of *exchange
 	repeats   repeats
@@ -64,7 +82,9 @@ func New(cfg Config, backend rpc.Node, deps Deps) (*API, error) {
 		return nil, errors.New("api: the data plane and the logger are required")
 	}
 	a := newAPI(cfg)
-	a.backend, a.log, a.checks = backend, deps.Log, deps.Checks
+	a.backend, a.log, a.checks, a.streams = backend, deps.Log, deps.Checks, deps.Streams
+	a.measure, a.tracer, a.late = deps.Measure, deps.Tracer, deps.LateTracer
+	a.origins, _ = parseOrigins(cfg.AllowedOrigins) // was validated
 	if err := a.metrics.register(deps.Registerer, a); err != nil {
 		return nil, fmt.Errorf("api metrics: %w", err)
 	}
@@ -92,6 +112,7 @@ func newAPI(cfg Config) *API {
 	a.routeDocuments(basePath)
 	a.routeDocs()
 	a.routeHealth()
+	a.routePhoenix()
 	return a
 }
 
@@ -118,9 +139,13 @@ type operation struct {
 	failures []*kind
 	// writes tells whether the endpoint can change something.
 	writes bool
-	serve  func(ctx context.Context, x *exchange, r *http.Request) error
+	// streams tells that the answer outlives the request: the endpoint takes the
+	// connection over and returns, and has bounds of its own.
+	streams bool
+	serve   func(ctx context.Context, x *exchange, r *http.Request) error
 
-	metrics routeMetrics
+	metrics  routeMetrics
+	spanName string
 }
 
 // mount gives the operation its route and its place in the document.
@@ -128,6 +153,7 @@ func (a *API) mount(spec huma.API, op *operation) {
 	op.document(spec.OpenAPI().Components.Schemas)
 	spec.OpenAPI().AddOperation(&op.Operation)
 	op.metrics = a.metrics.route(op.OperationID)
+	op.spanName = op.Method + " " + basePath + op.Path
 	named := strings.Contains(op.Path, "{id}")
 	spec.Adapter().Handle(&op.Operation, func(h huma.Context) {
 		r, w := humachi.Unwrap(h)
@@ -148,6 +174,14 @@ func (a *API) mount(spec huma.API, op *operation) {
 // run serves a routed request within the bounds on requests in flight and on
 // time.
 func (a *API) run(op *operation, x *exchange, r *http.Request) {
+	if op.streams {
+		ctx, cancel := context.WithTimeout(r.Context(), a.cfg.RequestTimeout)
+		defer cancel()
+		if err := op.serve(ctx, x, r); err != nil {
+			x.fail(failureOf(err, false))
+		}
+		return
+	}
 	if a.inFlight.Add(1) > int64(a.cfg.MaxInFlight) {
 		a.inFlight.Add(-1)
 		x.fail(fail(kindOverloaded, "The server is serving as many requests as it can. Nothing was written; it is safe to retry."))
@@ -155,7 +189,8 @@ func (a *API) run(op *operation, x *exchange, r *http.Request) {
 	}
 	defer a.inFlight.Add(-1)
 	defer a.release(x)
-	if err := op.serve(r.Context(), x, r); err != nil {
+	ctx := a.startTrace(r, op, x)
+	if err := op.serve(ctx, x, r); err != nil {
 		x.fail(failureOf(err, op.writes))
 	}
 }
@@ -165,7 +200,12 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
 	x := a.exchanges.Get().(*exchange)
 	x.begin(w, a.ids.of(r))
+	x.started = started
 	defer a.end(x, r, started)
+	if a.preflight(x, r) {
+		return
+	}
+	x.shared = a.share(x, r)
 	a.mux.ServeHTTP(x, r)
 }
 
@@ -175,12 +215,14 @@ func (a *API) end(x *exchange, r *http.Request, started time.Time) {
 	if p := recover(); p != nil {
 		a.panicked(x, r, p)
 		a.count(x, started)
+		a.endTrace(x)
 		if x.failed.cause == errAborted {
 			panic(http.ErrAbortHandler)
 		}
 		return // the exchange may be anywhere: it does not go back to the pool
 	}
 	a.count(x, started)
+	a.endTrace(x)
 	if f := x.failed; f != nil && f.status >= 500 {
 		a.logFailure(x, r, f)
 	} else if a.log.Enabled(r.Context(), slog.LevelDebug) {
@@ -216,7 +258,7 @@ func (a *API) logFailure(x *exchange, r *http.Request, f *failure) {
 		level = slog.LevelError
 	}
 	if suppressed, ok := a.repeats.allow(f.kind, time.Now()); ok {
-		a.log.Log(r.Context(), level, "request failed", "code", f.code, "error", f, "method", r.Method, "path", r.URL.Path, "request_id", x.requestID, "suppressed", suppressed)
+		a.log.Log(r.Context(), level, "request failed", "code", f.code, "error", f, "method", r.Method, "path", r.URL.Path, "request_id", x.requestID, "suppressed", suppressed, x.traceID())
 	}
 }
 
@@ -245,8 +287,13 @@ func (a *API) notFound(w http.ResponseWriter, r *http.Request) {
 }
 
 // Drain makes /health/ready answer 503 from now on. Requests go on being
-// served.
-func (a *API) Drain() { a.draining.Store(true) }
+// served, and so do streams that are open.
+func (a *API) Drain() {
+	a.draining.Store(true)
+	if a.streams != nil {
+		a.streams.Drain()
+	}
+}
 
 // InFlight is the number of requests under /v1 being served.
 func (a *API) InFlight() int { return int(a.inFlight.Load()) }

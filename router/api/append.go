@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
 )
@@ -38,9 +39,12 @@ func (a *API) appendMessages(ctx context.Context, x *exchange, r *http.Request) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.RequestTimeout)
 	defer cancel()
+	called := time.Now()
 	reply, err := a.backend.Append(ctx, &req)
+	answered := time.Now()
 	if err != nil {
 		b.drop()
+		a.measureAppend(ctx, x, called, answered, answered, err)
 		return err
 	}
 	status := http.StatusCreated
@@ -50,6 +54,7 @@ func (a *API) appendMessages(ctx context.Context, x *exchange, r *http.Request) 
 	a.countAppended(reply)
 	x.out = b.appendReply(x.out[:0], reply)
 	x.send(status, x.out)
+	a.measureAppend(ctx, x, called, answered, time.Now(), nil)
 	return nil
 }
 

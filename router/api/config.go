@@ -26,6 +26,12 @@ type Config struct {
 	// ReadyTimeout bounds all readiness checks of one request together.
 	ReadyTimeout time.Duration
 
+	// AllowedOrigins are the origins whose web pages may use the API, beside
+	// those of the same host and, between loopback addresses, of any: "*", or
+	// scheme://host with an optional port, where the host may begin with "*." and
+	// the port be "*".
+	AllowedOrigins []string
+
 	// ReadHeaderTimeout and ReadTimeout bound how long a client may take to
 	// send the header and the whole request.
 	ReadHeaderTimeout time.Duration
@@ -79,6 +85,9 @@ func (c *Config) Validate() error {
 	positive("WriteTimeout", c.WriteTimeout > 0)
 	positive("IdleTimeout", c.IdleTimeout > 0)
 	positive("MaxHeaderBytes", c.MaxHeaderBytes > 0)
+	if _, err := parseOrigins(c.AllowedOrigins); err != nil {
+		errs = append(errs, err)
+	}
 	if c.MaxBodyBytes > rpc.MaxAppendBytes {
 		errs = append(errs, fmt.Errorf("MaxBodyBytes must not exceed %d, the bound of the data plane", rpc.MaxAppendBytes))
 	}

@@ -39,6 +39,7 @@ func specification() huma.Config {
 			Tags: []*huma.Tag{
 				{Name: "conversations", Description: "Create, read, list and close conversations."},
 				{Name: "messages", Description: "Append and read messages."},
+				{Name: "streams", Description: "Follow a conversation as it grows. Clients of Phoenix Channels connect to `/socket` and join `conversation:<id>`."},
 			},
 			Security:   []map[string][]string{},
 			Components: &huma.Components{Schemas: huma.NewMapRegistry(schemaPrefix, huma.DefaultSchemaNamer)},

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
+	"github.com/fastpaca/fastpaca/router/socket"
 )
 
 // kind is one way to fail: a status and a code that never change meaning, and
@@ -29,6 +30,10 @@ var (
 	kindInvalidID          = &kind{http.StatusBadRequest, "invalid_id", "The conversation id must be 1 to 512 bytes of valid UTF-8 without NUL.", 0}
 	kindInvalidParameter   = &kind{http.StatusBadRequest, "invalid_parameter", "A parameter is not valid.", 0}
 	kindIncompleteBody     = &kind{http.StatusBadRequest, "incomplete_body", "The request body ended before it was complete.", 0}
+	kindHandshake          = &kind{http.StatusBadRequest, "invalid_handshake", "The WebSocket handshake is not valid.", 0}
+	kindOrigin             = &kind{http.StatusForbidden, "origin_not_allowed", "Web pages of this origin may not use the API.", 0}
+	kindHandshakeForbidden = &kind{http.StatusForbidden, "unsupported_protocol", "The version of the Phoenix protocol must be 1.0.0 or 2.0.0.", 0}
+	kindUpgrade            = &kind{http.StatusUpgradeRequired, "upgrade_required", "This path takes WebSocket connections only.", 0}
 	kindNotFound           = &kind{http.StatusNotFound, "not_found", "There is nothing at this path.", 0}
 	kindNoConversation     = &kind{http.StatusNotFound, "conversation_not_found", "The conversation does not exist.", 0}
 	kindMethodNotAllowed   = &kind{http.StatusMethodNotAllowed, "method_not_allowed", "The method is not allowed at this path.", 0}
@@ -42,6 +47,7 @@ var (
 	kindInternal           = &kind{http.StatusInternalServerError, "internal", "The server failed to handle the request.", 0}
 	kindCorrupt            = &kind{http.StatusInternalServerError, "storage_corrupt", "Stored data failed its checksum and was not served.", 0}
 	kindUnavailable        = &kind{http.StatusServiceUnavailable, "unavailable", "The conversation has no leader right now. Nothing was written; it is safe to retry.", 1}
+	kindArchive            = &kind{http.StatusServiceUnavailable, "archive_unavailable", "The archive, which holds the messages asked for, cannot be read right now. It is safe to retry.", 1}
 	kindMinSeq             = &kind{http.StatusServiceUnavailable, "unavailable", "The sequence in X-Fastpaca-Min-Seq is not visible yet.", 1}
 	kindTimedOut           = &kind{http.StatusServiceUnavailable, "unavailable", "The answer did not arrive in time. It is safe to retry.", 1}
 	kindOverloaded         = &kind{http.StatusServiceUnavailable, "overloaded", "The server is overloaded. Nothing was written; it is safe to retry.", 1}
@@ -69,6 +75,7 @@ var sentinels = []struct {
 	{rpc.ErrOverloaded, kindOverloaded},
 	{rpc.ErrStorageFull, kindStorageFull},
 	{rpc.ErrCorrupt, kindCorrupt},
+	{rpc.ErrArchiveUnavailable, kindArchive},
 	{rpc.ErrUnavailable, kindUnavailable},
 	{rpc.ErrClosed, kindUnavailable},
 }
@@ -109,6 +116,10 @@ func failureOf(err error, write bool) *failure {
 	var done *failure
 	if errors.As(err, &done) {
 		return done
+	}
+	var handshake *socket.HandshakeError
+	if errors.As(err, &handshake) {
+		return handshakeFailure(handshake)
 	}
 	var conflict *rpc.VersionConflictError
 	if errors.As(err, &conflict) {

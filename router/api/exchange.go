@@ -3,6 +3,9 @@ package api
 import (
 	"net/http"
 	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
 )
@@ -20,7 +23,11 @@ type exchange struct {
 	key       rpc.Key    // of the conversation in the path
 	status    int        // 0 until the header was written
 	failed    *failure   // what was answered, when it was a failure
+	shared    bool       // a web page may see the answer, or none asked
 	reserved  int64      // bytes taken from the budget of API.buffered
+	started   time.Time  // when the request's header was parsed
+	trace     trace.SpanContext
+	span      trace.Span // nil unless the request is sampled
 
 	in    []byte // request body
 	out   []byte // response body
@@ -41,7 +48,9 @@ func (x *exchange) reset() {
 	x.key = ""
 	x.status = 0
 	x.failed = nil
+	x.shared = false
 	x.reserved = 0
+	x.trace, x.span = trace.SpanContext{}, nil
 	x.in = reuse(x.in)
 	x.out = reuse(x.out)
 	x.batch.reset()
@@ -56,7 +65,7 @@ func reuse(b []byte) []byte {
 
 // WriteHeader remembers the final status.
 func (x *exchange) WriteHeader(status int) {
-	if x.status == 0 && status >= http.StatusOK {
+	if x.status == 0 && (status >= http.StatusOK || status == http.StatusSwitchingProtocols) {
 		x.status = status
 	}
 	x.ResponseWriter.WriteHeader(status)

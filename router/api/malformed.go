@@ -58,6 +58,9 @@ func (c jsonErrorConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// Hijacked implements socket.Hijackable: streams are no answers.
+func (c jsonErrorConn) Hijacked() net.Conn { return c.Conn }
+
 // CloseWrite lets net/http end an answer without cutting off what the client is
 // still sending.
 func (c jsonErrorConn) CloseWrite() error {

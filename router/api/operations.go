@@ -18,6 +18,8 @@ func (a *API) operations() []*operation {
 		a.appendOperation(),
 		a.tailOperation(),
 		a.replayOperation(),
+		a.streamOperation(),
+		a.eventsOperation(),
 	}
 }
 
@@ -114,7 +116,7 @@ func (a *API) tailOperation() *operation {
 			Parameters:  parametersOf(limitParam.document, offsetParam.document, beforeParam.document, consistencyParam, minSeqParam),
 			Responses:   answers(answer{http.StatusOK, "A page of messages.", schemaOf[MessageTail], exampleTail}),
 		},
-		failures: []*kind{kindInvalidParameter, kindNoConversation},
+		failures: []*kind{kindInvalidParameter, kindNoConversation, kindArchive},
 		serve:    a.tailMessages,
 	}
 }
@@ -130,7 +132,7 @@ func (a *API) replayOperation() *operation {
 			Parameters:  parametersOf(fromParam.document, alias.document, limitParam.document, consistencyParam, minSeqParam),
 			Responses:   answers(answer{http.StatusOK, "A page of messages.", schemaOf[MessagePage], examplePage}),
 		},
-		failures: []*kind{kindInvalidParameter, kindNoConversation, kindCursorExpired},
+		failures: []*kind{kindInvalidParameter, kindNoConversation, kindCursorExpired, kindArchive},
 		serve:    a.replayMessages,
 	}
 }
@@ -195,5 +197,5 @@ func parametersOf(makers ...func() *huma.Param) []*huma.Param {
 
 // isRead reports whether answers carry X-Fastpaca-Last-Seq.
 func (op *operation) isRead() bool {
-	return op.Method == http.MethodGet && strings.Contains(op.Path, "{id}")
+	return op.Method == http.MethodGet && strings.Contains(op.Path, "{id}") && !op.streams
 }

@@ -48,8 +48,9 @@ func (s *Server) Serve(l net.Listener) error {
 }
 
 // Shutdown stops in order: /health/ready turns to 503; after DrainDelay the
-// listeners close; requests being served finish. When ctx ends first, what is
-// left is cut off and the context's error returned. A second call is Close.
+// listeners close; requests being served finish, and streams are sent away in
+// waves. When ctx ends first, what is left is cut off and the context's error
+// returned. A second call is Close.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if s.stopping.Swap(true) {
 		return s.Close()
@@ -63,16 +64,30 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	if err := s.http.Shutdown(ctx); err != nil {
-		return fmt.Errorf("drain http requests: %w", errors.Join(err, s.http.Close()))
+	streams := make(chan error, 1)
+	go func() { streams <- s.shutdownStreams(ctx) }()
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = fmt.Errorf("drain http requests: %w", errors.Join(err, s.http.Close()))
 	}
-	return nil
+	return errors.Join(err, <-streams)
+}
+
+func (s *Server) shutdownStreams(ctx context.Context) error {
+	if s.api.streams == nil {
+		return nil
+	}
+	return s.api.streams.Shutdown(ctx)
 }
 
 // Close cuts all connections off.
 func (s *Server) Close() error {
 	s.api.Drain()
-	if err := s.http.Close(); err != nil {
+	err := s.http.Close()
+	if s.api.streams != nil {
+		s.api.streams.Close()
+	}
+	if err != nil {
 		return fmt.Errorf("close http server: %w", err)
 	}
 	return nil

@@ -136,6 +136,7 @@ type cluster struct {
 	mu       sync.Mutex // guards dials
 	dials    map[string]int
 	dialFail map[string]bool
+	silent   *stuck // stands in for node a when set
 }
 
 func placed(version uint64, leader func(g int) control.NodeID) *control.Table {
@@ -182,6 +183,9 @@ func (c *cluster) connect(id control.NodeID, address string) (rpc.Node, error) {
 	c.dials[address]++
 	if c.dialFail[address] {
 		return nil, errors.New("connection refused")
+	}
+	if id == "a" && c.silent != nil {
+		return c.silent, nil
 	}
 	return c.nodes[id], nil
 }

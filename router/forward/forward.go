@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	control "github.com/fastpaca/fastpaca/controlplane/rpc"
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
 	"github.com/fastpaca/fastpaca/router/table"
@@ -21,6 +23,14 @@ const (
 // maxHints bounds the leader hints that one request follows without a pause in
 // between, so that two nodes that point at each other cannot make a busy loop.
 const maxHints = 3
+
+const (
+	// supersedeGrace is how long a node that no longer leads may take to say so.
+	supersedeGrace = time.Second
+	// maxSuperseded bounds how often one request may lose its node that way and
+	// begin its retry budget anew.
+	maxSuperseded = 3
+)
 
 // Config configures a Forwarder.
 type Config struct {
@@ -40,6 +50,10 @@ type Config struct {
 	// BackoffMinDefault and BackoffMaxDefault.
 	BackoffMin time.Duration
 	BackoffMax time.Duration
+	// Measure, when not nil, is told what requests cost.
+	Measure Measure
+	// Tracer, when not nil, records requests whose caller's span is sampled.
+	Tracer trace.Tracer
 }
 
 func (c *Config) withDefaults() {
@@ -73,8 +87,9 @@ func (c *Config) Validate() error {
 // All methods may be called from any goroutine. It starts none of its own,
 // except that List asks several nodes at once and waits for them.
 type Forwarder struct {
-	cfg   Config
-	nodes *connections
+	cfg     Config
+	nodes   *connections
+	flights flights
 }
 
 var _ rpc.Node = (*Forwarder)(nil)
@@ -85,16 +100,22 @@ func New(cfg Config) (*Forwarder, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("forwarder: %w", err)
 	}
-	return &Forwarder{cfg: cfg, nodes: newConnections(cfg.Connect, cfg.Table.Knows)}, nil
+	f := &Forwarder{cfg: cfg, nodes: newConnections(cfg.Connect, cfg.Table.Knows)}
+	f.flights.grace, f.flights.timers = supersedeGrace, make(map[*time.Timer]struct{})
+	cfg.Table.OnMove(f.flights.superseded)
+	return f, nil
 }
 
 // Close closes the connections. Requests after it fail with rpc.ErrUnavailable.
-func (f *Forwarder) Close() error { return f.nodes.close() }
+func (f *Forwarder) Close() error {
+	f.flights.close()
+	return f.nodes.close()
+}
 
 // Put is tried again only while nothing was proposed: repeating a put of
 // unknown outcome could undo a later one.
 func (f *Forwarder) Put(ctx context.Context, req *rpc.PutRequest) (reply *rpc.PutReply, err error) {
-	err = f.lead(ctx, req.Key.Group(), false, func(n rpc.Node) (err error) {
+	err = f.lead(ctx, req.Key.Group(), false, func(ctx context.Context, n rpc.Node) (err error) {
 		reply, err = n.Put(ctx, req)
 		return err
 	})
@@ -104,44 +125,56 @@ func (f *Forwarder) Put(ctx context.Context, req *rpc.PutRequest) (reply *rpc.Pu
 // Append proposes again after an unknown outcome when, and only when, the state
 // machine can tell the second proposal from the first.
 func (f *Forwarder) Append(ctx context.Context, req *rpc.AppendRequest) (reply *rpc.AppendReply, err error) {
-	err = f.lead(ctx, req.Key.Group(), repeatable(req), func(n rpc.Node) (err error) {
+	ctx, course := f.begin(ctx, "forward append", req.Key.Group())
+	err = f.lead(ctx, req.Key.Group(), repeatable(req), func(ctx context.Context, n rpc.Node) (err error) {
+		course.try()
 		reply, err = n.Append(ctx, req)
 		return err
 	})
+	f.appended(ctx, &course, reply, err)
 	return reply, err
 }
 
 // Tombstone is tried again only while nothing was proposed.
 func (f *Forwarder) Tombstone(ctx context.Context, key rpc.Key) error {
-	return f.lead(ctx, key.Group(), false, func(n rpc.Node) error {
+	return f.lead(ctx, key.Group(), false, func(ctx context.Context, n rpc.Node) error {
 		return n.Tombstone(ctx, key)
 	})
 }
 
 // Conversation reads a conversation at the consistency the options ask for.
 func (f *Forwarder) Conversation(ctx context.Context, key rpc.Key, opts rpc.ReadOptions) (conv *rpc.Conversation, err error) {
-	err = f.read(ctx, key.Group(), opts.Consistency, func(n rpc.Node) (err error) {
+	ctx, course := f.begin(ctx, "forward read conversation", key.Group())
+	err = f.read(ctx, key.Group(), opts.Consistency, func(ctx context.Context, n rpc.Node) (err error) {
+		course.try()
 		conv, err = n.Conversation(ctx, key, opts)
 		return err
 	})
+	f.readDone(ctx, ReadConversation, opts.Consistency, &course, err)
 	return conv, err
 }
 
 // Messages reads forward at the consistency the request asks for.
 func (f *Forwarder) Messages(ctx context.Context, req *rpc.MessagesRequest) (page *rpc.Page, err error) {
-	err = f.read(ctx, req.Key.Group(), req.Consistency, func(n rpc.Node) (err error) {
+	ctx, course := f.begin(ctx, "forward read messages", req.Key.Group())
+	err = f.read(ctx, req.Key.Group(), req.Consistency, func(ctx context.Context, n rpc.Node) (err error) {
+		course.try()
 		page, err = n.Messages(ctx, req)
 		return err
 	})
+	f.readDone(ctx, ReadMessages, req.Consistency, &course, err)
 	return page, err
 }
 
 // Tail reads the newest messages at the consistency the request asks for.
 func (f *Forwarder) Tail(ctx context.Context, req *rpc.TailRequest) (page *rpc.Page, err error) {
-	err = f.read(ctx, req.Key.Group(), req.Consistency, func(n rpc.Node) (err error) {
+	ctx, course := f.begin(ctx, "forward read tail", req.Key.Group())
+	err = f.read(ctx, req.Key.Group(), req.Consistency, func(ctx context.Context, n rpc.Node) (err error) {
+		course.try()
 		page, err = n.Tail(ctx, req)
 		return err
 	})
+	f.readDone(ctx, ReadTail, req.Consistency, &course, err)
 	return page, err
 }
 

@@ -101,6 +101,36 @@ func TestADeadLeaderIsFoundOutFromTheOthers(t *testing.T) {
 	require.Equal(t, before, c.nodes["a"].count(), "the found leader is remembered")
 }
 
+// A new leader may be asked a moment before it is ready. The others name it
+// again and again; that must lead back to it.
+func TestALeaderThatWasNotReadyIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, placed(1, led("b")))
+	for _, id := range []control.NodeID{"a", "c"} {
+		c.nodes[id].answer = always(lostLeader("b"))
+	}
+	c.nodes["b"].answer = fails(lostLeader(""), lostLeader(""))
+	f := c.forwarder(t, nil)
+	_, err := f.Append(t.Context(), plain)
+	require.NoError(t, err)
+	require.Equal(t, 3, c.nodes["b"].count())
+	require.Equal(t, 2, c.nodes["a"].count()+c.nodes["c"].count(), "nobody else is asked twice in a row")
+}
+
+// A node that names itself, or one that holds no replica, is not believed, and
+// another one is asked.
+func TestAHintThatCannotBeRightIsPassedOver(t *testing.T) {
+	t.Parallel()
+	for _, hint := range []string{"a", "stranger"} {
+		c := newCluster(t, placed(1, led("a")))
+		c.nodes["a"].answer = always(lostLeader(hint))
+		f := c.forwarder(t, nil)
+		_, err := f.Append(t.Context(), plain)
+		require.NoError(t, err, hint)
+		require.Equal(t, 1, c.nodes["a"].count(), hint)
+	}
+}
+
 func TestAHintThatLeadsNowhereIsForgotten(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, placed(1, led("a")))

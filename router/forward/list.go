@@ -22,6 +22,13 @@ const maxListCalls = 16
 // No groups in the request means all of them. The answer is complete or an
 // error, never a part of it: a group that cannot be read fails the whole list.
 func (f *Forwarder) List(ctx context.Context, req *rpc.ListRequest) (*rpc.ListReply, error) {
+	ctx, course := f.begin(ctx, "forward list", rpc.Groups)
+	reply, err := f.list(ctx, req)
+	f.readDone(ctx, ReadList, req.Consistency, &course, err)
+	return reply, err
+}
+
+func (f *Forwarder) list(ctx context.Context, req *rpc.ListRequest) (*rpc.ListReply, error) {
 	start := time.Now()
 	pending := newPursuits(req)
 	merged := &rpc.ListReply{}
@@ -124,7 +131,7 @@ func (c *listCall) run(ctx context.Context, f *Forwarder, req *rpc.ListRequest) 
 	for i := range c.pursuits {
 		part.Groups[i] = c.pursuits[i].group
 	}
-	c.err = f.try(c.target, func(n rpc.Node) (err error) {
+	c.err = f.call(c.target, func(n rpc.Node) (err error) {
 		c.reply, err = n.List(ctx, &part)
 		return err
 	})

@@ -14,12 +14,12 @@ import (
 
 // lead calls the leader of the group until op succeeds, fails for good, or the
 // retry budget is spent. repeat allows another try after an unknown outcome.
-func (f *Forwarder) lead(ctx context.Context, g rpc.Group, repeat bool, op func(rpc.Node) error) error {
+func (f *Forwarder) lead(ctx context.Context, g rpc.Group, repeat bool, op func(context.Context, rpc.Node) error) error {
 	return f.pursue(ctx, pursuit{group: g, repeat: repeat}, op)
 }
 
 // read calls the leader, or any replica when a stale answer will do.
-func (f *Forwarder) read(ctx context.Context, g rpc.Group, c rpc.Consistency, op func(rpc.Node) error) error {
+func (f *Forwarder) read(ctx context.Context, g rpc.Group, c rpc.Consistency, op func(context.Context, rpc.Node) error) error {
 	p := pursuit{group: g}
 	if c == rpc.Stale {
 		p.anyReplica = true
@@ -28,18 +28,22 @@ func (f *Forwarder) read(ctx context.Context, g rpc.Group, c rpc.Consistency, op
 	return f.pursue(ctx, p, op)
 }
 
-func (f *Forwarder) pursue(ctx context.Context, p pursuit, op func(rpc.Node) error) error {
+func (f *Forwarder) pursue(ctx context.Context, p pursuit, op func(context.Context, rpc.Node) error) error {
 	start := time.Now()
 	var unknown error // of an earlier try
 	for {
 		route, _ := f.cfg.Table.Lookup(p.group)
 		target := p.choose(route)
-		err := f.try(target, op)
+		err := f.try(ctx, p.group, target, op)
 		if err == nil {
 			return nil
 		}
 		if target == nil {
 			err = fmt.Errorf("group %d has no known replica: %w", p.group, rpc.ErrUnavailable)
+		}
+		if errors.Is(err, errSuperseded) && p.superseded < maxSuperseded {
+			p.superseded++
+			start = time.Now() // the time that was lost is not held against it
 		}
 		pause, again := p.next(f, route, target, err)
 		if !again || !wait(ctx, pause, f.cfg.RetryBudget-time.Since(start)) {
@@ -73,7 +77,21 @@ func afterUnknown(unknown, last error) error {
 	return fmt.Errorf("%w; tried again: %w", unknown, last)
 }
 
-func (f *Forwarder) try(target *table.Node, op func(rpc.Node) error) error {
+// try asks one node of the group. An error of a try that was given up is
+// errSuperseded too.
+func (f *Forwarder) try(ctx context.Context, g rpc.Group, target *table.Node, op func(context.Context, rpc.Node) error) error {
+	return f.call(target, func(node rpc.Node) error {
+		ctx, end := f.flights.begin(ctx, g, target.ID)
+		defer end()
+		err := op(ctx, node)
+		if err != nil && errors.Is(context.Cause(ctx), errSuperseded) {
+			return fmt.Errorf("node %s: %w: %w", target.ID, errSuperseded, err)
+		}
+		return err
+	})
+}
+
+func (f *Forwarder) call(target *table.Node, op func(rpc.Node) error) error {
 	if target == nil {
 		return rpc.ErrUnavailable
 	}
@@ -95,6 +113,8 @@ type pursuit struct {
 	turn     int            // which replica is asked: 0 for the leader, then the others in turn
 	hints    int            // followed since the last pause
 	failures int
+	// superseded counts the tries that were given up because another node leads.
+	superseded int
 }
 
 // choose picks the node to call. The leader comes first; once it has failed the
@@ -134,9 +154,17 @@ func (p *pursuit) next(f *Forwarder, route table.Route, target *table.Node, err 
 			return 0, false
 		}
 	case errors.As(err, &notLeader) && notLeader.Leader != "" && !p.anyReplica:
-		if f.cfg.Table.Correct(p.group, route.LeaderID(), control.NodeID(notLeader.Leader)) && p.hints < maxHints {
-			p.hints++
-			return 0, true
+		hinted := control.NodeID(notLeader.Leader)
+		switch {
+		case f.cfg.Table.Correct(p.group, route.LeaderID(), hinted):
+			if p.hints < maxHints {
+				p.hints++
+				return 0, true
+			}
+		case hinted == route.LeaderID() && target.ID != hinted:
+			p.turn = 0 // it was asked before it was ready to lead
+		default:
+			p.turn++
 		}
 	case errors.Is(err, rpc.ErrUnavailable), errors.Is(err, rpc.ErrClosed):
 		if target != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	control "github.com/fastpaca/fastpaca/controlplane/rpc"
+	data "github.com/fastpaca/fastpaca/dataplane/rpc"
 )
 
 var errForeign = errors.New("control plane answered for another cluster")
@@ -81,11 +82,29 @@ func (t *Table) install(table *control.Table, quiet bool) (fresh bool, err error
 	}
 	t.view.Store(next)
 	t.dropOutdated(next)
+	t.tellMoved(next)
 	if current == nil {
 		close(t.ready)
 		t.cfg.Log.Info("placement table arrived", "version", next.version, "nodes", len(next.nodes))
 	}
 	return true, nil
+}
+
+// tellMoved tells who lost which groups since a leader of theirs was named last.
+func (t *Table) tellMoved(v *view) {
+	from := make(map[data.Group]control.NodeID)
+	for g := range v.routes {
+		was, is := t.led[g], v.routes[g].LeaderID()
+		if is == "" || is == was {
+			continue
+		}
+		if t.led[g] = is; was != "" {
+			from[data.Group(g)] = was
+		}
+	}
+	if tell := t.moved.Load(); tell != nil && len(from) > 0 {
+		(*tell)(from)
+	}
 }
 
 // pause waits after the nth failure in a row: half to all of a doubling bound.

@@ -77,6 +77,8 @@ type Table struct {
 	done   chan struct{} // closed when follow has returned
 	ready  chan struct{} // closed by follow with the first placed table
 
+	moved atomic.Pointer[func(map[data.Group]control.NodeID)]
+	led   [data.Groups]control.NodeID // who was named last to lead; owned by follow
 	// corrections holds at most one correction per group.
 	corrections [data.Groups]atomic.Pointer[correction]
 }
@@ -117,6 +119,11 @@ func (t *Table) Check(context.Context) error {
 	}
 	return nil
 }
+
+// OnMove has f told, each time a newer table arrives, which groups have another
+// leader than the table before named, and who that was. f is called on the
+// goroutine that follows the control plane and must be quick. The last f counts.
+func (t *Table) OnMove(f func(from map[data.Group]control.NodeID)) { t.moved.Store(&f) }
 
 // Version is the version of the table being served, or 0 before the first.
 func (t *Table) Version() uint64 {
