@@ -19,6 +19,12 @@ BENCH ?= -run append,tail,idle,memory,start
 BENCHTIME ?= 1s
 MESSAGES ?= 5000000
 
+# How long `make chaos` runs. The seed is drawn and printed unless it is given;
+# FROM is the number of the first fault, to begin where a run has failed.
+CHAOS ?= 10m
+SEED ?= 0
+FROM ?= 0
+
 BIN := $(CURDIR)/bin/fastpaca
 BLACKBOX := ./cmd/blackbox
 # The black-box suites run as steps of their own, against a built binary.
@@ -47,7 +53,7 @@ build: ## Build bin/fastpaca
 ##
 
 .PHONY: test
-test: tools lint unit race conformance faults readme ## Install what is missing, then run every check and test below
+test: tools lint unit race conformance faults cluster-short readme ## Install what is missing, then run every check and test below
 
 .PHONY: tools
 tools: ## Install what the tests need beside Go and a C compiler (Postgres server)
@@ -58,14 +64,16 @@ lint: ## Formatting, go vet, staticcheck and the rules of this repository
 	@.ci/lint
 
 .PHONY: unit
-unit: ## Tests of every package
+unit: build ## Tests of every package
 	@echo '== unit tests'
 	@$(GO) test -shuffle=on -timeout 10m $(UNIT)
+	@cd sdk/go && FASTPACA_BIN=$(BIN) $(GO) test -shuffle=on -timeout 5m ./...
 
 .PHONY: race
-race: ## The same with the race detector, for the packages that run goroutines
+race: build ## The same with the race detector, for the packages that run goroutines
 	@echo '== race detector'
 	@$(GO) test -race -timeout 15m $(CONCURRENT)
+	@cd sdk/go && FASTPACA_BIN=$(BIN) $(GO) test -race -timeout 5m .
 
 .PHONY: conformance
 conformance: build ## API conformance suite; URL=http://host:port tests a running server
@@ -78,10 +86,22 @@ faults: build ## Crash and fault suite: kill -9, full disk, power loss, flipped 
 	@# Run in its directory: go test then shows what did not run, also when all passed.
 	@cd $(BLACKBOX)/faults && FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 15m -exec '$(CURDIR)/.ci/as-root'
 
+# One cluster at a time: two would disturb each other on a small machine.
 .PHONY: cluster
-cluster: build ## Cluster fault suite: real processes killed, stopped and cut off under load (minutes)
+cluster: build ## Cluster fault suite: every fault of every role and pair, under load (10 minutes)
 	@echo '== cluster'
-	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 30m $(BLACKBOX)/cluster
+	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 60m -parallel 1 $(BLACKBOX)/cluster -chaos-seed $(SEED)
+
+.PHONY: cluster-short
+cluster-short: build ## The short part of it: one fault of each kind, and bad input (90 s)
+	@echo '== cluster, short'
+	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -short -timeout 20m -parallel 1 $(BLACKBOX)/cluster -chaos-seed $(SEED)
+
+.PHONY: chaos
+chaos: build ## Random faults for CHAOS (10m); SEED=n, and FROM=n to begin later, repeat those of a run
+	@echo '== chaos'
+	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -v -timeout 0 -run '^TestChaos$$' $(BLACKBOX)/cluster \
+		-chaos $(CHAOS) -chaos-seed $(SEED) -chaos-from $(FROM)
 
 .PHONY: readme
 readme: build ## Run the quick start of README.md against a fresh server
@@ -122,6 +142,7 @@ fmt: ## Format the Go code
 .PHONY: generate
 generate: ## Regenerate all generated files: protobuf code, the OpenAPI documents
 	@$(GO) generate ./...
+	@cd sdk/go && $(GO) generate ./...
 
 .PHONY: openapi
 openapi: ## Regenerate the documents in openapi/ from the handlers

@@ -33,7 +33,8 @@ const patience = 3 * time.Minute
 // cluster is a control member and data nodes that can each be stopped, wiped and
 // started again.
 type cluster struct {
-	t       *testing.T
+	t       testing.TB
+	expect  int // data nodes that the control plane waits for
 	dir     string
 	control control
 
@@ -65,8 +66,8 @@ type dataNode struct {
 	conns    sync.WaitGroup
 }
 
-func newCluster(t *testing.T) *cluster {
-	c := &cluster{t: t, dir: t.TempDir(), nodes: map[string]*dataNode{}}
+func newCluster(t testing.TB, expect int) *cluster {
+	c := &cluster{t: t, expect: expect, dir: t.TempDir(), nodes: map[string]*dataNode{}}
 	c.startControl()
 	t.Cleanup(func() {
 		for id := range c.nodes {
@@ -82,7 +83,7 @@ func (c *cluster) logger() *slog.Logger {
 }
 
 func (c *cluster) startControl() {
-	s, err := member.Open(member.Config{ID: "c1", DataDir: filepath.Join(c.dir, "c1"), Logger: c.logger(), HeartbeatTimeout: 200 * time.Millisecond})
+	s, err := member.Open(member.Config{ID: "c1", DataDir: filepath.Join(c.dir, "c1"), Logger: c.logger(), HeartbeatTimeout: 200 * time.Millisecond, BootstrapExpect: c.expect})
 	require.NoError(c.t, err)
 	c.control.server.Store(s)
 }

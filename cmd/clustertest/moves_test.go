@@ -41,7 +41,7 @@ func TestOneGrowsToThreeAndARepairedNodeServes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes more than a minute")
 	}
-	c := newCluster(t)
+	c := newCluster(t, 1)
 	c.start("d1")
 	c.eventually("groups form", func(s member.Status) bool { return s.Groups.Formed == rpc.Groups })
 

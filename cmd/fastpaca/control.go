@@ -8,11 +8,13 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/fastpaca/fastpaca/controlplane/member"
 	"github.com/fastpaca/fastpaca/controlplane/mesh"
+	"github.com/fastpaca/fastpaca/controlplane/reconcile"
 	"github.com/fastpaca/fastpaca/router/api"
 )
 
@@ -24,6 +26,7 @@ type controlConfig struct {
 	Peers             string
 	BootstrapExpect   int
 	ReplicationFactor int
+	ReplaceAfter      time.Duration
 	Credentials       credentialConfig
 	Role              roleConfig
 }
@@ -42,6 +45,8 @@ func (c *controlConfig) flags() []cli.Flag {
 			Usage: "place groups once `N` data nodes are there", Destination: &c.BootstrapExpect},
 		&cli.IntFlag{Name: "replication-factor", EnvVars: []string{"FASTPACA_REPLICATION_FACTOR"}, Value: member.DefaultReplicationFactor,
 			Usage: "replicas per group, `N` = 1, 3 or 5; fixed when the cluster is created", Destination: &c.ReplicationFactor},
+		&cli.DurationFlag{Name: "replace-after", EnvVars: []string{"FASTPACA_REPLACE_AFTER"}, Value: reconcile.DefaultReplaceAfter,
+			Usage: "replace the replicas of a node that has been silent for a `DURATION`", Destination: &c.ReplaceAfter},
 	}
 	return append(append(flags, c.Credentials.flags()...), c.Role.flags()...)
 }
@@ -50,6 +55,9 @@ func (c *controlConfig) validate() error {
 	errs := []error{required("id", c.ID), required("data-dir", c.DataDir), validAddress("listen", c.Listen), c.Role.validate(), c.Credentials.validate()}
 	if c.BootstrapExpect < 1 {
 		errs = append(errs, fmt.Errorf("--bootstrap-expect %d: want at least 1", c.BootstrapExpect))
+	}
+	if c.ReplaceAfter < member.DefaultSessionTTL {
+		errs = append(errs, fmt.Errorf("--replace-after %s: want at least %s, a node that restarts is silent for a moment", c.ReplaceAfter, member.DefaultSessionTTL))
 	}
 	switch c.ReplicationFactor {
 	case 1, 3, 5:
@@ -109,10 +117,15 @@ func controlCommand() *cli.Command {
 }
 
 func (c *controlConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-chan error, error) {
+	t, err := openTelemetry("control", c.ID, log, p)
+	if err != nil {
+		return nil, err
+	}
 	in, err := openInternal(c.Credentials.mesh(mesh.RoleControl, c.ID, log), c.Listen)
 	if err != nil {
 		return nil, err
 	}
+	in.telemetry = t
 	p.addCloser("internal listener", in)
 	peers, err := c.peers()
 	if err != nil {
@@ -121,20 +134,24 @@ func (c *controlConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-c
 	conf := member.Config{
 		ID: c.ID, DataDir: controlDir(c.DataDir), Peers: peers,
 		BootstrapExpect: c.BootstrapExpect, ReplicationFactor: c.ReplicationFactor,
-		Logger: log,
+		ReplaceAfter: c.ReplaceAfter, Logger: log,
 	}
 	if len(peers) > 1 {
-		conf.Stream = in.controlStream()
+		conf.Stream = in.controlStream(peers)
 	}
 	control, err := member.Open(conf)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", absolute(c.DataDir), err)
 	}
 	p.addCloser("control plane", control)
+	if err := t.observeControl(control, p); err != nil {
+		return nil, err
+	}
 	in.follow(control, p)
 	in.serveGRPC(control, nil, p)
+	in.serveAdmin(control, p)
 	checks := []api.Check{{Name: "control", Ready: func(context.Context) error { return control.Ready() }}}
-	if err := serveOps(c.Role.Ops, checks, newRegistry(), log, p); err != nil {
+	if err := serveOps(c.Role.Ops, checks, t, log, p); err != nil {
 		return nil, err
 	}
 	fmt.Fprintf(stdout, "fastpaca %s control member %s\n  Internal   %s\n  Data       %s\n", version(), c.ID, in.listener.Addr(), absolute(c.DataDir))

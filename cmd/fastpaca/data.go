@@ -23,6 +23,7 @@ type dataConfig struct {
 	Advertise   string
 	Control     string
 	Zone        string
+	Archive     archiveConfig
 	Credentials credentialConfig
 	Role        roleConfig
 }
@@ -42,13 +43,14 @@ func (c *dataConfig) flags() []cli.Flag {
 		&cli.StringFlag{Name: "zone", EnvVars: []string{"FASTPACA_ZONE"},
 			Usage: "failure domain that this node stands in, a `NAME`; replicas of a group are spread over zones", Destination: &c.Zone},
 	}
+	flags = append(flags, c.Archive.flags()...)
 	return append(append(flags, c.Credentials.flags()...), c.Role.flags()...)
 }
 
 func (c *dataConfig) validate() error {
 	errs := []error{
 		required("id", c.ID), required("data-dir", c.DataDir), required("control", c.Control),
-		validAddress("listen", c.Listen), c.Role.validate(), c.Credentials.validate(),
+		validAddress("listen", c.Listen), c.Archive.validate(), c.Role.validate(), c.Credentials.validate(),
 	}
 	if c.Control != "" {
 		_, err := addressList("control", c.Control)
@@ -78,10 +80,15 @@ func dataCommand() *cli.Command {
 }
 
 func (c *dataConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-chan error, error) {
+	t, err := openTelemetry("data", c.ID, log, p)
+	if err != nil {
+		return nil, err
+	}
 	in, err := openInternal(c.Credentials.mesh(mesh.RoleData, c.ID, log), c.Listen)
 	if err != nil {
 		return nil, err
 	}
+	in.telemetry = t
 	p.addCloser("internal listener", in)
 	addresses, err := addressList("control", c.Control)
 	if err != nil {
@@ -97,12 +104,23 @@ func (c *dataConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-chan
 	if conf.Advertise = c.Advertise; conf.Advertise == "" {
 		conf.Advertise = in.listener.Addr().String()
 	}
+	conf.Measure, conf.Tracer = nodeMeasure{t.measured}, t.tracer
+	if conf.Archive, err = c.Archive.open(control, log, p); err != nil {
+		return nil, err
+	}
 	data, err := startNode(in, control, conf, p)
 	if err != nil {
 		return nil, err
 	}
+	if err := t.observeNode(data, p); err != nil {
+		return nil, err
+	}
 	in.serveGRPC(nil, data, p)
-	if err := serveOps(c.Role.Ops, nodeChecks(data), newRegistry(), log, p); err != nil {
+	archiving, err := observeArchive(data, t.registry)
+	if err != nil {
+		return nil, err
+	}
+	if err := serveOps(c.Role.Ops, nodeChecks(data), t, log, p, archiving); err != nil {
 		return nil, err
 	}
 	fmt.Fprintf(stdout, "fastpaca %s data node %s\n  Internal   %s\n  Data       %s\n  Control    %s\n",
@@ -118,8 +136,7 @@ func startNode(in *internal, control controlrpc.ControlPlane, conf node.Config, 
 		return nil, err
 	}
 	wait := in.serveRaft(data)
-	p.add("data node", func(ctx context.Context) error {
-		data.Drain(ctx)
+	p.add("data node", func(context.Context) error {
 		err := data.Close() // ends the connections that serveRaft handed over
 		_ = in.listener.Accept(mesh.KindRaft).Close()
 		wait()

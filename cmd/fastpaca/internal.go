@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -23,9 +24,10 @@ import (
 // internal is a process's end of the cluster's own network: what it dials with
 // and, unless it is a router, the one listener for everything internal.
 type internal struct {
-	dialer   *mesh.Dialer
-	listener *mesh.Listener // nil in a router
-	log      *slog.Logger
+	dialer    *mesh.Dialer
+	listener  *mesh.Listener // nil in a router
+	log       *slog.Logger
+	telemetry *telemetry // nil in a command that only calls
 }
 
 func openInternal(conf mesh.Config, listen string) (*internal, error) {
@@ -110,15 +112,45 @@ func (in *internal) serveRaft(n *node.Node) (wait func()) {
 // controlStream is the control members' way to each other.
 type controlStream struct {
 	net.Listener
-	dialer *mesh.Dialer
+	dialer  *mesh.Dialer
+	members map[string]string // by id; nobody else has a say
+	log     *slog.Logger
+	logged  time.Time // owned by the goroutine that accepts
 }
 
-func (in *internal) controlStream() controlStream {
-	return controlStream{in.listener.Accept(mesh.KindControlRaft), in.dialer}
+func (in *internal) controlStream(members map[string]string) *controlStream {
+	return &controlStream{
+		Listener: in.listener.Accept(mesh.KindControlRaft), dialer: in.dialer, members: members, log: in.log,
+	}
+}
+
+// strangersLogEvery is how often a refused stranger is logged; it comes back with
+// every election that it attempts.
+const strangersLogEvery = 10 * time.Second
+
+// Accept returns the next connection of a member and hangs up on others: Raft
+// itself would take entries from whoever claims to lead in a newer term.
+func (s *controlStream) Accept() (net.Conn, error) {
+	for {
+		conn, err := s.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		peer, ok := mesh.PeerOf(conn)
+		if _, member := s.members[peer.ID]; ok && member {
+			return conn, nil
+		}
+		if now := time.Now(); now.Sub(s.logged) >= strangersLogEvery {
+			s.logged = now
+			s.log.Warn("connection to the control plane's Raft refused: --peers does not name that member",
+				"member", peer.ID, "remote", conn.RemoteAddr())
+		}
+		_ = conn.Close()
+	}
 }
 
 // Dial implements consensus.Stream.
-func (s controlStream) Dial(ctx context.Context, id, address string) (net.Conn, error) {
+func (s *controlStream) Dial(ctx context.Context, id, address string) (net.Conn, error) {
 	return s.dialer.DialNode(ctx, mesh.KindControlRaft, 0, id, address)
 }
 
@@ -133,13 +165,16 @@ func (b controlBackend) LeaderHint() string { return b.LeaderAddress(b.address) 
 
 // serveGRPC serves the planes this process has. Either may be nil.
 func (in *internal) serveGRPC(control *member.Server, data *node.Node, p *parts) {
-	server := grpc.NewServer(mesh.GRPCServerOptions()...)
+	server := grpc.NewServer(append(mesh.GRPCServerOptions(), in.telemetry.serverOption())...)
 	if control != nil {
 		service := controlremote.NewServer(controlBackend{control, in.listener.Addr().String()}, controlremote.ServerOptions{})
 		service.Register(server)
 		defer p.addCloser("control service", service)
 	}
 	if data != nil {
+		// Stopped first: while leadership is handed over, clients are still told
+		// to whom.
+		defer p.add("leadership", func(ctx context.Context) error { data.Drain(ctx); return nil })
 		service := dataremote.NewServer(data, dataremote.ServerOptions{Logger: in.log})
 		service.Register(server)
 		defer p.add("data service", service.Close)
@@ -147,7 +182,7 @@ func (in *internal) serveGRPC(control *member.Server, data *node.Node, p *parts)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(in.listener.Accept(mesh.KindGRPC)) }()
 	p.add("internal server", func(context.Context) error {
-		server.Stop()
+		stopFlushed(server)
 		if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, net.ErrClosed) {
 			return err
 		}
@@ -155,11 +190,26 @@ func (in *internal) serveGRPC(control *member.Server, data *node.Node, p *parts)
 	})
 }
 
+// flushBound is how long clients may take to receive the last answers of a
+// server that stops.
+const flushBound = time.Second
+
+// stopFlushed stops a server whose services have ended. Their last answers may
+// still be on their way out, and an append whose answer is lost has an unknown
+// outcome.
+func stopFlushed(server *grpc.Server) {
+	timer := time.AfterFunc(flushBound, server.Stop)
+	defer timer.Stop()
+	server.GracefulStop()
+}
+
 // dialControl returns the control plane at the given addresses.
 func (in *internal) dialControl(addresses []string) (*controlremote.Client, error) {
 	return controlremote.NewClient(controlremote.Options{
 		Addresses: addresses, Logger: in.log,
-		Dial: func(address string) (controlremote.Conn, error) { return mesh.NewGRPCClient(in.dialer, "", address) },
+		Dial: func(address string) (controlremote.Conn, error) {
+			return mesh.NewGRPCClient(in.dialer, "", address, in.telemetry.dialOption())
+		},
 	})
 }
 
@@ -174,7 +224,7 @@ func (n remoteNode) Close() error { return errors.Join(n.Client.Close(), n.conn.
 
 // connect returns the data node with the given id.
 func (in *internal) connect(id controlrpc.NodeID, address string) (rpc.Node, error) {
-	conn, err := mesh.NewGRPCClient(in.dialer, string(id), address)
+	conn, err := mesh.NewGRPCClient(in.dialer, string(id), address, in.telemetry.dialOption())
 	if err != nil {
 		return nil, fmt.Errorf("connect to node %s: %w", id, err)
 	}

@@ -63,9 +63,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	app := newApp(stdout, stderr)
 	err := app.RunContext(ctx, args)
 	var usage usageError
+	var coded exitError
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &coded):
+		fmt.Fprintf(stderr, "fastpaca: %v\n", err)
+		return coded.code
 	case errors.As(err, &usage):
 		fmt.Fprintf(stderr, "fastpaca: %v\nTry: %s --help\n", err, app.Name)
 		return exitUsage
@@ -78,22 +82,28 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func newApp(stdout, stderr io.Writer) *cli.App {
 	onUsage := func(_ *cli.Context, err error, _ bool) error { return usageError{err} }
 	app := &cli.App{
-		Name:            "fastpaca",
-		Usage:           "message backend for AI agents: an append-only, ordered, replayable log per conversation",
-		Version:         version(),
-		HideVersion:     true,
-		HideHelpCommand: true,
-		Writer:          stdout,
-		ErrWriter:       stderr,
-		ExitErrHandler:  func(*cli.Context, error) {}, // run decides
-		OnUsageError:    onUsage,
+		Name:                 "fastpaca",
+		Usage:                "message backend for AI agents: an append-only, ordered, replayable log per conversation",
+		Version:              version(),
+		HideVersion:          true,
+		HideHelpCommand:      true,
+		EnableBashCompletion: true,
+		Writer:               stdout,
+		ErrWriter:            stderr,
+		ExitErrHandler:       func(*cli.Context, error) {}, // run decides
+		OnUsageError:         onUsage,
 		Commands: []*cli.Command{
 			serveCommand(),
 			controlCommand(),
 			dataCommand(),
 			routerCommand(),
 			devClusterCommand(),
+			archiveCommand(),
+			clusterCommand(),
+			healthCommand(),
+			conversationCommand(),
 			openapiCommand(),
+			completionCommand(),
 			versionCommand(),
 		},
 		Action: func(c *cli.Context) error {

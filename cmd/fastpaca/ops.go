@@ -11,9 +11,6 @@ import (
 	"net/http/pprof"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/urfave/cli/v2"
 
 	"github.com/fastpaca/fastpaca/router/api"
@@ -45,16 +42,6 @@ func validAddress(flag, address string) error {
 	return nil
 }
 
-func newRegistry() *prometheus.Registry {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return registry
-}
-
-func metricsHandler(registry *prometheus.Registry) http.Handler {
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
-}
-
 // Bounds of the ops listener. A profile may take half a minute.
 const (
 	opsReadTimeout  = 5 * time.Second
@@ -63,8 +50,14 @@ const (
 	opsCheckTimeout = 2 * time.Second
 )
 
+// opsRoute is something that only some roles serve there.
+type opsRoute struct {
+	pattern string
+	handler http.HandlerFunc
+}
+
 // serveOps starts the ops listener, when there is to be one.
-func serveOps(conf opsConfig, checks []api.Check, registry *prometheus.Registry, log *slog.Logger, p *parts) error {
+func serveOps(conf opsConfig, checks []api.Check, t *telemetry, log *slog.Logger, p *parts, more ...opsRoute) error {
 	if conf.Listen == "" {
 		return nil
 	}
@@ -77,12 +70,15 @@ func serveOps(conf opsConfig, checks []api.Check, registry *prometheus.Registry,
 		answerHealth(w, http.StatusOK, map[string]any{"status": "ok"})
 	})
 	mux.HandleFunc("GET /health/ready", func(w http.ResponseWriter, r *http.Request) { answerReady(w, r, checks) })
-	mux.Handle("GET /metrics", metricsHandler(registry))
+	mux.Handle("GET /metrics", t.handler())
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	for _, route := range more {
+		mux.HandleFunc(route.pattern, route.handler)
+	}
 	server := &http.Server{
 		Handler: mux, ReadTimeout: opsReadTimeout, WriteTimeout: opsWriteTimeout, IdleTimeout: opsIdleTimeout,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),

@@ -27,8 +27,8 @@ func TestReadmeListsEveryFlag(t *testing.T) {
 	app := newApp(io.Discard, io.Discard)
 	rewritten := content
 	for _, cmd := range app.Commands {
-		if cmd.Name == "version" || cmd.Name == "openapi" {
-			continue
+		if cmd.Name == "version" || cmd.Name == "openapi" || len(cmd.Subcommands) > 0 {
+			continue // verbs with verbs of their own have their --help
 		}
 		section := regexp.MustCompile(`(?s)<!-- flags:` + cmd.Name + ` -->\n.*?<!-- /flags -->`)
 		want := fmt.Sprintf("<!-- flags:%s -->\n%s<!-- /flags -->", cmd.Name, flagTable(t, cmd))

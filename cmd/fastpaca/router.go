@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
 
 	"github.com/fastpaca/fastpaca/controlplane/mesh"
@@ -23,6 +22,7 @@ import (
 type routerConfig struct {
 	Listen      string
 	Control     string
+	Streams     streamConfig
 	Credentials credentialConfig
 	Role        roleConfig
 }
@@ -34,11 +34,12 @@ func (c *routerConfig) flags() []cli.Flag {
 		&cli.StringFlag{Name: "control", EnvVars: []string{"FASTPACA_CONTROL"},
 			Usage: "control members, as `HOST:PORT,…`", Destination: &c.Control},
 	}
+	flags = append(flags, c.Streams.flags()...)
 	return append(append(flags, c.Credentials.flags()...), c.Role.flags()...)
 }
 
 func (c *routerConfig) validate() error {
-	errs := []error{required("control", c.Control), validAddress("listen", c.Listen), c.Role.validate(), c.Credentials.validate()}
+	errs := []error{required("control", c.Control), validAddress("listen", c.Listen), c.Streams.validate(), c.Role.validate(), c.Credentials.validate()}
 	if c.Control != "" {
 		_, err := addressList("control", c.Control)
 		errs = append(errs, err)
@@ -65,10 +66,15 @@ func routerCommand() *cli.Command {
 }
 
 func (c *routerConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-chan error, error) {
+	t, err := openTelemetry("router", "", log, p)
+	if err != nil {
+		return nil, err
+	}
 	in, err := openInternal(c.Credentials.mesh(mesh.RoleRouter, "", log), "")
 	if err != nil {
 		return nil, err
 	}
+	in.telemetry = t
 	addresses, err := addressList("control", c.Control)
 	if err != nil {
 		return nil, err
@@ -78,11 +84,11 @@ func (c *routerConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-ch
 		return nil, err
 	}
 	p.addCloser("control client", control)
-	front, err := startFront(c.Listen, control, in.connect, nil, log, p)
+	front, err := startFront(c.Listen, c.Streams, control, in.connect, nil, t, log, p)
 	if err != nil {
 		return nil, err
 	}
-	if err := serveOps(c.Role.Ops, front.checks, front.registry, log, p); err != nil {
+	if err := serveOps(c.Role.Ops, front.checks, t, log, p); err != nil {
 		return nil, err
 	}
 	fmt.Fprintf(stdout, "fastpaca %s router\n  API        http://%s/v1\n  Control    %s\n", version(), dialable(front.address), c.Control)
@@ -91,16 +97,15 @@ func (c *routerConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-ch
 
 // front is a router's public side.
 type front struct {
-	address  net.Addr
-	checks   []api.Check
-	registry *prometheus.Registry
-	failed   <-chan error
+	address net.Addr
+	checks  []api.Check
+	failed  <-chan error
 }
 
 // startFront starts a router: it follows the placement table and serves the
 // public API. checks are what readiness depends on beside the table.
-func startFront(listen string, control controlrpc.ControlPlane, connect func(controlrpc.NodeID, string) (rpc.Node, error),
-	checks []api.Check, log *slog.Logger, p *parts) (*front, error) {
+func startFront(listen string, streams streamConfig, control controlrpc.ControlPlane, connect func(controlrpc.NodeID, string) (rpc.Node, error),
+	checks []api.Check, t *telemetry, log *slog.Logger, p *parts) (*front, error) {
 	// Bound first: an address in use is the commonest mistake.
 	listener, err := net.Listen("tcp", listen)
 	if err != nil {
@@ -111,17 +116,24 @@ func startFront(listen string, control controlrpc.ControlPlane, connect func(con
 		return nil, errors.Join(err, listener.Close())
 	}
 	p.add("placement table", func(context.Context) error { placement.Close(); return nil })
-	forwarder, err := forward.New(forward.Config{Table: placement, Connect: connect})
+	forwarder, err := forward.New(forward.Config{Table: placement, Connect: connect, Measure: forwardMeasure{t.measured}, Tracer: t.tracer})
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	p.addCloser("forwarder", forwarder)
 	f := &front{
-		address: listener.Addr(), registry: newRegistry(),
-		checks: append([]api.Check{{Name: "placement", Ready: placement.Check}}, checks...),
+		address: listener.Addr(),
+		checks:  append([]api.Check{{Name: "placement", Ready: placement.Check}}, checks...),
 	}
-	surface, err := api.New(api.DefaultConfig(), forwarder, api.Deps{
-		Log: log, Checks: f.checks, Registerer: f.registry, MetricsHandler: metricsHandler(f.registry),
+	sockets, err := streams.serve(forwarder, t.registry, log, p)
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	conf := api.DefaultConfig()
+	conf.AllowedOrigins = streams.origins()
+	surface, err := api.New(conf, forwarder, api.Deps{
+		Log: log, Checks: f.checks, Streams: sockets, Registerer: t.registry, MetricsHandler: t.handler(),
+		Measure: routerMeasure{t.measured}, Tracer: t.tracer, LateTracer: t.late,
 	})
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())

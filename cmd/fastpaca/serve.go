@@ -27,6 +27,8 @@ type serveConfig struct {
 	InternalListen string
 	Advertise      string
 	Zone           string
+	Streams        streamConfig
+	Archive        archiveConfig
 	Credentials    credentialConfig
 	Role           roleConfig
 }
@@ -46,12 +48,14 @@ func (c *serveConfig) flags() []cli.Flag {
 		&cli.StringFlag{Name: "zone", EnvVars: []string{"FASTPACA_ZONE"},
 			Usage: "failure domain that this node stands in, a `NAME`", Destination: &c.Zone},
 	}
+	flags = append(flags, c.Streams.flags()...)
+	flags = append(flags, c.Archive.flags()...)
 	return append(append(flags, c.Credentials.flags()...), c.Role.flags()...)
 }
 
 // validate reports every problem at once.
 func (c *serveConfig) validate() error {
-	errs := []error{validAddress("listen", c.Listen), required("data-dir", c.DataDir), required("id", c.ID), c.Role.validate(), c.Credentials.validate()}
+	errs := []error{validAddress("listen", c.Listen), required("data-dir", c.DataDir), required("id", c.ID), c.Streams.validate(), c.Archive.validate(), c.Role.validate(), c.Credentials.validate()}
 	if c.InternalListen != "" {
 		errs = append(errs, validAddress("internal-listen", c.InternalListen))
 	}
@@ -85,10 +89,15 @@ const noAddress = "localhost:0"
 // start starts every plane. Each reaches the next through the interface that is
 // a network hop in a cluster.
 func (c *serveConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-chan error, error) {
+	t, err := openTelemetry("server", c.ID, log, p)
+	if err != nil {
+		return nil, err
+	}
 	in, err := openInternal(c.Credentials.mesh(mesh.RoleServer, c.ID, log), c.InternalListen)
 	if err != nil {
 		return nil, err
 	}
+	in.telemetry = t
 	p.addCloser("internal listener", in)
 	advertise := c.Advertise
 	switch {
@@ -103,29 +112,45 @@ func (c *serveConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-cha
 		return nil, fmt.Errorf("data directory %s: %w", absolute(c.DataDir), err)
 	}
 	p.addCloser("control plane", control)
+	if err := t.observeControl(control, p); err != nil {
+		return nil, err
+	}
 	data, err := c.startNode(in, control, advertise, log, p)
 	if err != nil {
 		return nil, err
 	}
+	if err := t.observeNode(data, p); err != nil {
+		return nil, err
+	}
 	if in.listener != nil {
 		in.serveGRPC(control, data, p)
+		in.serveAdmin(control, p)
 	}
 	checks := append([]api.Check{{Name: "control", Ready: func(context.Context) error { return control.Ready() }}}, nodeChecks(data)...)
-	front, err := startFront(c.Listen, control, c.connect(in, data), checks, log, p)
+	front, err := startFront(c.Listen, c.Streams, control, c.connect(in, data), checks, t, log, p)
 	if err != nil {
 		return nil, err
 	}
-	if err := serveOps(c.Role.Ops, front.checks, front.registry, log, p); err != nil {
+	archiving, err := observeArchive(data, t.registry)
+	if err != nil {
+		return nil, err
+	}
+	if err := serveOps(c.Role.Ops, front.checks, t, log, p, archiving); err != nil {
 		return nil, err
 	}
 	c.banner(stdout, front.address, in)
 	return either(storageFailure(data), front.failed), nil
 }
 
-func (c *serveConfig) startNode(in *internal, control controlrpc.ControlPlane, advertise string, log *slog.Logger, p *parts) (*node.Node, error) {
+func (c *serveConfig) startNode(in *internal, control *member.Server, advertise string, log *slog.Logger, p *parts) (*node.Node, error) {
 	conf := node.DefaultConfig()
 	conf.ID, conf.Dir, conf.Zone, conf.Version, conf.Logger = c.ID, nodeDir(c.DataDir), c.Zone, version(), log
 	conf.Advertise, conf.Control = advertise, control
+	conf.Measure, conf.Tracer = nodeMeasure{in.telemetry.measured}, in.telemetry.tracer
+	var err error
+	if conf.Archive, err = c.Archive.open(control, log, p); err != nil {
+		return nil, err
+	}
 	if in.listener != nil {
 		return startNode(in, control, conf, p)
 	}
@@ -142,14 +167,17 @@ func (c *serveConfig) startNode(in *internal, control controlrpc.ControlPlane, a
 func (c *serveConfig) connect(in *internal, own *node.Node) func(controlrpc.NodeID, string) (rpc.Node, error) {
 	return func(id controlrpc.NodeID, address string) (rpc.Node, error) {
 		if string(id) == c.ID {
-			return inProcess{own}, nil
+			return inProcess{own, own}, nil
 		}
 		return in.connect(id, address)
 	}
 }
 
 // inProcess hides Close: the forwarder closes connections, not nodes.
-type inProcess struct{ rpc.Node }
+type inProcess struct {
+	rpc.Node
+	rpc.Feed
+}
 
 // either reports the first of two failures.
 func either(a, b <-chan error) <-chan error {

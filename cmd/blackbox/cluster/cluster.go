@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/fastpaca/fastpaca/cmd/blackbox/process"
 )
@@ -144,10 +145,7 @@ func (c *Cluster) node(kind string, number int, dialed bool) (n *Node, address s
 		return nil, "", err
 	}
 	n = &Node{Name: kind + strconv.Itoa(number), binary: c.Binary, listen: free[0], ops: free[1]}
-	n.env = slices.Clone(c.Env)
-	if c.Token != "" {
-		n.env = append(n.env, "FASTPACA_TOKEN="+c.Token)
-	}
+	n.env = c.environment()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	address = n.listen
@@ -184,8 +182,29 @@ func (c *Cluster) reached(n *Node) string {
 	return n.listen
 }
 
-// owner names the process that has the socket with a local address, or "".
-func (c *Cluster) owner(address net.Addr) string {
+const (
+	// ownerTries is how often the owner of a socket is looked for. The kernel
+	// prints its table of sockets in pieces, and one that is there can be
+	// missing while others come and go.
+	ownerTries = 10
+	ownerPause = 5 * time.Millisecond
+)
+
+// owner names the process that has the socket with a local address, or "" if it
+// is none of the cluster's, or ctx ends.
+func (c *Cluster) owner(ctx context.Context, address net.Addr) string {
+	for range ownerTries {
+		if name := c.ownerNow(address); name != "" {
+			return name
+		}
+		if pause(ctx, ownerPause) != nil {
+			break
+		}
+	}
+	return ""
+}
+
+func (c *Cluster) ownerNow(address net.Addr) string {
 	c.mu.Lock()
 	nodes := slices.Clone(c.nodes)
 	c.mu.Unlock()
@@ -198,6 +217,27 @@ func (c *Cluster) owner(address net.Addr) string {
 		}
 	}
 	return names[ownerOf(address, pids)]
+}
+
+// Run runs a command line of the program, as an operator of this cluster, to
+// its end, and returns its exit code and what it printed.
+func (c *Cluster) Run(ctx context.Context, args ...string) (code int, output string, err error) {
+	s, err := process.Start(process.Config{Command: append([]string{c.Binary}, args...), Env: c.environment()})
+	if err != nil {
+		return 0, "", err
+	}
+	defer s.Kill()
+	code, err = s.Wait(ctx)
+	return code, s.Output(), err
+}
+
+// environment is what all processes of the cluster are given.
+func (c *Cluster) environment() []string {
+	env := slices.Clone(c.Env)
+	if c.Token != "" {
+		env = append(env, "FASTPACA_TOKEN="+c.Token)
+	}
+	return env
 }
 
 // Nodes returns all processes: control plane, data nodes, routers.

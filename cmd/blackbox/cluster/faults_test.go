@@ -37,6 +37,7 @@ var faults = []fault{
 	{"kill a router", (*scene).killRouter},
 	{"kill the control leader", (*scene).killControlLeader},
 	{"kill the whole control plane, and a node meanwhile", (*scene).killControlPlane},
+	{"cut one node from another", (*scene).cutPair},
 	{"kill all data nodes at once", (*scene).killAllData},
 }
 
@@ -46,11 +47,12 @@ func TestFaults(t *testing.T) {
 	t.Parallel()
 	c := start(t, Config{Control: 3, Data: 3, Routers: 2, Proxied: true})
 	watch := watchMachine(t)
+	seed := seedOf(t)
 	for i, f := range faults {
 		ok := t.Run(f.name, func(t *testing.T) {
 			l := startLoad(t, c, fmt.Sprintf("fault-%d", i), 24, 100*time.Millisecond)
 			l.awaitAppends(t)
-			f.inject(&scene{t: t, c: c, load: l, watch: watch, random: rand.New(rand.NewPCG(1, uint64(i)))})
+			f.inject(&scene{t: t, c: c, load: l, watch: watch, random: rand.New(rand.NewPCG(seed, uint64(i)))})
 			l.awaitAppends(t)
 			l.finish(t)
 			require.NoError(t, c.CheckRunning())
@@ -59,6 +61,7 @@ func TestFaults(t *testing.T) {
 			t.Fatal("the cluster is in no known state")
 		}
 	}
+	sameReplicas(t, c)
 }
 
 // others are the data nodes but one.
@@ -134,6 +137,14 @@ func (s *scene) partitionNode() {
 	ready(s.t, victim)
 }
 
+// cutPair breaks all connections between two data nodes, and refuses new ones.
+func (s *scene) cutPair() {
+	a, b := s.pair()
+	s.c.Network.Between(a.Name, b.Name, Rule{Cut: true})
+	s.goOn()
+	s.c.Network.Heal()
+}
+
 // killRouter kills the second router; the first serves on. Then the first, so
 // that nobody serves until it is back.
 func (s *scene) killRouter() {
@@ -166,8 +177,9 @@ func (s *scene) killControlPlane() {
 	}
 	s.load.awaitAppends(s.t)
 	if s.long {
-		stay(s.t, time.Minute)
-		s.load.awaitAppends(s.t)
+		s.nothingFails(time.Minute)
+	} else {
+		s.nothingFails(10 * time.Second)
 	}
 	first := s.anyData()
 	require.NoError(s.t, first.Restart())
@@ -179,6 +191,18 @@ func (s *scene) killControlPlane() {
 	require.NoError(s.t, second.Start())
 	s.restart(s.c.Control...)
 	ready(s.t, s.c.Nodes()...)
+}
+
+// nothingFails lets clients go on for a while in which nobody is missing whom
+// they need: none of their appends and reads may fail.
+func (s *scene) nothingFails(d time.Duration) {
+	s.watch.reset()
+	since := s.load.history.now()
+	stay(s.t, d)
+	s.load.awaitAppends(s.t)
+	if troubles := s.load.history.troubles(since); len(troubles) > 0 {
+		s.watch.blame(s.t, "%d operations failed, such as %s", len(troubles), troubles[0])
+	}
 }
 
 // killAllData kills all data nodes at once.

@@ -19,6 +19,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // logLines is how much of the end of each process's output a failed test logs.
 var logLines = flag.Int("log-lines", 40, "lines of each process's log to show when a test fails")
 
+// skipShort leaves a test that takes long to the full run.
+func skipShort(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes long: left out with -short")
+	}
+}
+
 // start starts a cluster that is gone when the test ends. A failed test shows
 // what the processes printed last.
 func start(t *testing.T, cfg Config) *Cluster {

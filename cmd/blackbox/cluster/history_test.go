@@ -102,7 +102,12 @@ func (h *history) settle(o *operation, what outcome) {
 func (h *history) failed(o *operation, answer string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	o.failures = append(o.failures, failure{h.now(), answer})
+	at := h.now()
+	what := o.consistency + " read"
+	if !o.read {
+		what = fmt.Sprintf("append with id %q", o.id)
+	}
+	o.failures = append(o.failures, failure{at, fmt.Sprintf("%s, after %v: %s", what, (at - o.called).Round(time.Millisecond), answer)})
 }
 
 // appendedSince returns the conversations of which an append that was called
@@ -148,6 +153,24 @@ func (h *history) failures(conversation string, from, to time.Duration) []failur
 		for _, f := range o.failures {
 			if from <= f.at && f.at <= to {
 				out = append(out, f)
+			}
+		}
+	}
+	return out
+}
+
+// troubles returns what went wrong with operations that began at or after a
+// time, with the conversation in front.
+func (h *history) troubles(since time.Duration) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []string
+	for conversation, operations := range h.operations {
+		for _, o := range operations {
+			for _, f := range o.failures {
+				if o.called >= since {
+					out = append(out, fmt.Sprintf("%s at %v: %s", conversation, f.at, f.answer))
+				}
 			}
 		}
 	}
@@ -286,7 +309,7 @@ func linearizable(operations []*operation, at map[string]uint64) error {
 		s := step{read: o.read, seq: o.last(), what: o}
 		returned := o.returned
 		switch {
-		case o.read && o.outcome != acked:
+		case o.read && (o.outcome != acked || o.consistency == stale):
 			continue
 		case !o.read && at[o.text] == 0:
 			continue
@@ -360,6 +383,8 @@ func TestHistorySees(t *testing.T) {
 		"a read of what is lost": {ab[:1], []*operation{maybe("a", unknown), maybe("b", unknown), saw(0, 1, a, b)}, "is lost"},
 		"a stale read":           {ab, []*operation{did("a", 1, 0, 1), did("b", 2, 2, 3), saw(4, 5, a)}, "not linearizable"},
 		"reads that go back":     {ab, []*operation{did("a", 1, 0, 9), did("b", 2, 0, 9), saw(1, 2, a, b), saw(3, 4, a)}, "not linearizable"},
+		"a stale read, wanted":   {ab, []*operation{did("a", 1, 0, 1), did("b", 2, 2, 3), {read: true, outcome: acked, consistency: stale, seen: ab[:1], called: 4, returned: 5}}, ""},
+		"a false stale read":     {ab[:1], []*operation{did("a", 1, 0, 1), {read: true, outcome: acked, consistency: stale, seen: []client.Message{b}, called: 4, returned: 5}}, "is lost"},
 		"a read of the future":   {ab, []*operation{did("a", 1, 0, 1), saw(1, 2, a, b), did("b", 2, 3, 4)}, "not linearizable"},
 		"appends out of order":   {ab, []*operation{did("b", 2, 0, 1), did("a", 1, 2, 3)}, "not linearizable"},
 	} {
@@ -386,4 +411,6 @@ func TestHistoryTellsOutages(t *testing.T) {
 	}
 	require.Equal(t, map[string]time.Duration{"a": 3}, h.outage(10))
 	require.Equal(t, []failure{{12, "x"}}, h.failures("a", 10, 13))
+	require.Len(t, h.troubles(12), 3)
+	require.Empty(t, h.troubles(13))
 }

@@ -18,7 +18,7 @@ import (
 const (
 	// attemptTimeout bounds one request of a client. What it cuts off has an
 	// unknown outcome.
-	attemptTimeout = 5 * time.Second
+	attemptTimeout = 3 * time.Second
 	// retryPause is the wait before an append with an id is sent again.
 	retryPause = 20 * time.Millisecond
 	// tailLimit is how many messages reads ask for.
@@ -54,6 +54,9 @@ type load struct {
 	cancel        context.CancelFunc
 	clients       sync.WaitGroup
 }
+
+// stale is the consistency of reads that any replica may answer.
+const stale = "stale"
 
 // clientsPerConversation is how many operations on a conversation can be under
 // way at a time.
@@ -104,8 +107,10 @@ func (l *load) run(number int, conversation string) {
 			l.append(router, number, conversation, false)
 		case dice < 8:
 			l.read(router, number, conversation, "linearizable")
-		default:
+		case dice < 9:
 			l.read(router, number, conversation, "leader")
+		default:
+			l.read(router, number, conversation, stale)
 		}
 		_ = pause(l.ctx, l.pace/2+rand.N(l.pace+1))
 	}
@@ -174,6 +179,10 @@ func (l *load) read(c *client.Client, number int, conversation, consistency stri
 	case reply.Status == http.StatusServiceUnavailable:
 		l.history.failed(o, reply.String())
 		l.history.settle(o, refused)
+		return
+	}
+	if consistency == stale && reply.Status == http.StatusNotFound {
+		l.history.settle(o, acked) // by a replica that has heard of nothing yet
 		return
 	}
 	page, err := client.DecodeMessages(reply.Body)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"io"
 	"net"
 	"os"
@@ -32,7 +33,7 @@ func echo(t *testing.T, n *Network) (dial func() net.Conn) {
 			}()
 		}
 	}()
-	p, err := startProxy("server", "127.0.0.1:0", backend.Addr().String(), n, func(net.Addr) string { return "client" })
+	p, err := startProxy("server", "127.0.0.1:0", backend.Addr().String(), n, func(context.Context, net.Addr) string { return "client" })
 	require.NoError(t, err)
 	t.Cleanup(p.close)
 	return func() net.Conn {

@@ -23,7 +23,7 @@ type proxy struct {
 	target   string // name of the process behind it
 	backend  string
 	network  *Network
-	owner    func(net.Addr) string // names the process that has a socket
+	owner    func(context.Context, net.Addr) string // names the process that has a socket
 	listener net.Listener
 	ctx      context.Context // ends with close
 	cancel   context.CancelFunc
@@ -31,7 +31,7 @@ type proxy struct {
 }
 
 // startProxy listens on a loopback address of its own.
-func startProxy(target, listen, backend string, network *Network, owner func(net.Addr) string) (*proxy, error) {
+func startProxy(target, listen, backend string, network *Network, owner func(context.Context, net.Addr) string) (*proxy, error) {
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return nil, fmt.Errorf("proxy of %s: %w", target, err)
@@ -64,7 +64,7 @@ func (p *proxy) run() {
 // serve carries one connection until an end closes it or a rule cuts it.
 func (p *proxy) serve(dialed net.Conn) {
 	defer reset(dialed)
-	from := p.owner(dialed.RemoteAddr())
+	from := p.owner(p.ctx, dialed.RemoteAddr())
 	there, back := direction{from, p.target}, direction{p.target, from}
 	if p.cut(there, back) {
 		return

@@ -23,6 +23,7 @@ func groupOf(id string) int {
 // killed in turn, so that nothing can be committed or served without it.
 func TestSnapshotCatchUp(t *testing.T) {
 	t.Parallel()
+	skipShort(t)
 	// What Raft does with its log is told at this level only.
 	c := start(t, Config{Env: []string{"FASTPACA_LOG_LEVEL=debug"}})
 	l := startLoad(t, c, "calm", 8, 200*time.Millisecond)
@@ -57,6 +58,7 @@ func TestSnapshotCatchUp(t *testing.T) {
 	}
 	hot.finish(t)
 	l.finish(t)
+	sameReplicas(t, c)
 	require.NoError(t, c.CheckRunning())
 }
 
