@@ -53,10 +53,10 @@ build: ## Build bin/fastpaca
 ##
 
 .PHONY: test
-test: tools lint unit race conformance faults cluster-short readme ## Install what is missing, then run every check and test below
+test: tools lint unit race conformance faults cluster-short browser readme ## Install what is missing, then run every check and test below
 
 .PHONY: tools
-tools: ## Install what the tests need beside Go and a C compiler (Postgres server)
+tools: ## Install what the tests need beside Go, Node.js and a C compiler (Postgres server, Chromium)
 	@.ci/install-tools
 
 .PHONY: lint
@@ -103,6 +103,12 @@ chaos: build ## Random faults for CHAOS (10m); SEED=n, and FROM=n to begin later
 	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -v -timeout 0 -run '^TestChaos$$' $(BLACKBOX)/cluster \
 		-chaos $(CHAOS) -chaos-seed $(SEED) -chaos-from $(FROM)
 
+.PHONY: browser
+browser: build ## JavaScript suites: SDK, npm phoenix, Chromium, examples, against processes that are killed (minutes)
+	@echo '== browser'
+	@# Run in its directory: go test then shows what did not run, also when all passed.
+	@cd $(BLACKBOX)/browser && FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 20m
+
 .PHONY: readme
 readme: build ## Run the quick start of README.md against a fresh server
 	@echo '== readme'
@@ -143,10 +149,12 @@ fmt: ## Format the Go code
 generate: ## Regenerate all generated files: protobuf code, the OpenAPI documents
 	@$(GO) generate ./...
 	@cd sdk/go && $(GO) generate ./...
+	@cd sdk/typescript && npm run --silent generate
 
 .PHONY: openapi
 openapi: ## Regenerate the documents in openapi/ from the handlers
 	@$(GO) generate ./openapi
+	@cd sdk/typescript && npm run --silent generate
 
 .PHONY: clean
 clean: ## Remove built programs (never data)

@@ -7,5 +7,8 @@
 //   - client speaks the API and verifies what it reads.
 //   - conformance holds the cases of the API contract, named by their numbers.
 //   - faults kills, starves and corrupts servers, and counts what is left.
+//   - cluster does the same to the processes of a whole cluster, under load.
+//   - streams follows conversations while routers and leaders die.
+//   - browser runs the TypeScript SDK, npm phoenix and a Chromium page.
 //   - readme runs the commands that README.md shows.
 package blackbox
