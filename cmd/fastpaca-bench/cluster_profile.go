@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/fastpaca/fastpaca/cmd/blackbox/cluster"
 )
 
 // profileSlack is how long a server may take to hand over a profile.
@@ -40,6 +42,18 @@ func (b *bench) profile(ctx context.Context, f *fastpacaCluster, prefix string) 
 		}
 		return errors.Join(errs...)
 	}
+}
+
+// keepHeap keeps a profile of a router's heap.
+func (b *bench) keepHeap(ctx context.Context, n *cluster.Node, name string) error {
+	profile, err := fetch(ctx, "http://"+n.Ops()+"/debug/pprof/heap?gc=1")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(b.ProfileDir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(b.ProfileDir, name+"-heap.pprof"), profile, 0o644)
 }
 
 // fetchProfile has a server profile itself for a while, and keeps the result.

@@ -18,11 +18,17 @@ type fastpacaCluster struct{ *cluster.Cluster }
 
 // freshCluster starts a cluster on new directories.
 func (b *bench) freshCluster(ctx context.Context) (*fastpacaCluster, error) {
+	return b.clusterOf(ctx, dataNodes)
+}
+
+// clusterOf starts a cluster with so many data nodes. Benchmarks of the router
+// alone take one, to leave it more of the machine.
+func (b *bench) clusterOf(ctx context.Context, data int) (*fastpacaCluster, error) {
 	dir, err := os.MkdirTemp(b.dir, "cluster-")
 	if err != nil {
 		return nil, err
 	}
-	c, err := cluster.New(cluster.Config{Binary: b.Binary, Dir: dir, Data: dataNodes})
+	c, err := cluster.New(cluster.Config{Binary: b.Binary, Dir: dir, Data: data})
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +67,17 @@ func (f *fastpacaCluster) prepare(ctx context.Context, conversations []string) e
 		}
 	}
 	return nil
+}
+
+// prepareMany is prepare over several connections.
+func (f *fastpacaCluster) prepareMany(ctx context.Context, conversations []string) error {
+	return inParallel(openers, func(worker int) error {
+		var own []string
+		for i := worker; i < len(conversations); i += openers {
+			own = append(own, conversations[i])
+		}
+		return f.prepare(ctx, own)
+	})
 }
 
 func (f *fastpacaCluster) connect(ctx context.Context) (writer, error) {

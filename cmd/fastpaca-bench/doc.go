@@ -24,5 +24,37 @@
 //	clusteridle  processor time of each process when nobody talks to them
 //	routerstart  exec of a router to its first acknowledged append; its memory
 //
-// Processor time is read from /proc, so it runs on Linux only.
+// of live streams, whose clients read the sequence of each frame, see to it that
+// none is left out or repeated, and skip the rest:
+//
+//	delivery       500 appends a second to 1,000 conversations with a WebSocket
+//	               each, on the same cluster: the time to the subscriber over the
+//	               time to the acknowledgement
+//	subscriptions  5,000 connections that nothing happens on, of WebSocket and of
+//	               Server-Sent Events: memory and processor time of the router
+//	fanout         a conversation that 1,000 WebSockets follow: frames per second
+//	               with one core of the router
+//	replay         conversations of 100,000 messages from the first on, over
+//	               WebSocket and Server-Sent Events: messages with a second of
+//	               the server's processor time
+//
+// and of the archive, with a PostgreSQL that holds it:
+//
+//	archive  append with and without an archive, and how soon it has caught up
+//	trim     a server with 200,000 messages is given an archive and keeps 100 per
+//	         conversation: rows per second beside \copy, the data directory after
+//	         compaction, and all of it read back and compared byte for byte
+//
+// How long the last two groups take, about:
+//
+//	fastpaca-bench -run delivery                             1 minute
+//	fastpaca-bench -run subscriptions                        2 minutes
+//	fastpaca-bench -run fanout,replay -runs 1                1 minute
+//	fastpaca-bench -run archive                              2 minutes
+//	fastpaca-bench -run trim                                 3 minutes
+//	fastpaca-bench -run trim -archive-messages 1000000       takes several GB of disk
+//
+// -check exits with 1 when a target was missed; -profile DIR leaves profiles of
+// the servers in DIR. Processor time is read from /proc, so it runs on Linux
+// only.
 package main

@@ -40,7 +40,12 @@ type settings struct {
 
 	ClusterClients string // numbers of clients of cluster
 	Etcd           string // the etcd to compare with; built if empty
-	ProfileDir     string // where cluster leaves CPU profiles; none if empty
+	ProfileDir     string // where profiles are left; none if empty
+
+	Subscriptions int // open ones of subscriptions
+	FanoutClients int
+	Replayed      int // messages of replay
+	Archived      int // messages of trim
 }
 
 // bench is one invocation.
@@ -63,11 +68,17 @@ var benchmarks = []struct {
 	{"idle", (*bench).idle},
 	{"memory", (*bench).memory},
 	{"start", (*bench).start},
+	{"archive", (*bench).archive},
+	{"trim", (*bench).trim},
 	{"cluster", (*bench).clusterAppend},
 	{"openloop", (*bench).openLoop},
 	{"failover", (*bench).failover},
 	{"clusteridle", (*bench).clusterIdle},
 	{"routerstart", (*bench).routerStart},
+	{"delivery", (*bench).delivery},
+	{"subscriptions", (*bench).subscriptions},
+	{"fanout", (*bench).fanout},
+	{"replay", (*bench).replay},
 }
 
 func benchmarkNames() []string {
@@ -98,7 +109,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&s.Messages, "messages", 1_000_000, "messages that memory and start load")
 	flags.StringVar(&s.ClusterClients, "cluster-clients", "64,256,1024", "closed-loop clients of cluster, one number after the other")
 	flags.StringVar(&s.Etcd, "etcd", "", "the built etcd `program` to compare with; default: one built from the pinned source")
-	flags.StringVar(&s.ProfileDir, "profile", "", "`directory` for CPU profiles of the first run of cluster")
+	flags.StringVar(&s.ProfileDir, "profile", "", "`directory` for profiles of the servers in cluster, delivery, subscriptions, fanout and replay")
+	flags.IntVar(&s.Subscriptions, "subscriptions", 5000, "open subscriptions of subscriptions, two open files each")
+	flags.IntVar(&s.FanoutClients, "fanout-clients", 1000, "clients that follow the conversation of fanout")
+	flags.IntVar(&s.Replayed, "replay-messages", 100_000, "length of the conversation that replay reads")
+	flags.IntVar(&s.Archived, "archive-messages", 200_000, "messages that trim archives")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

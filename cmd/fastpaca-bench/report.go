@@ -15,7 +15,10 @@ type report struct {
 	Idle    *idleResult    `json:"idle,omitempty"`
 	Memory  *memoryResult  `json:"memory,omitempty"`
 	Start   *startResult   `json:"start,omitempty"`
+	Archive *archiveResult `json:"archive,omitempty"`
+	Trim    *trimResult    `json:"trim,omitempty"`
 	clusterReport
+	streamReport
 	Targets []target `json:"targets"`
 }
 
@@ -77,7 +80,21 @@ func (r *report) print(w io.Writer) error {
 		fmt.Fprintf(t, "%d messages, clean stop\t%.0f\n", r.Start.LoadedWithIt, median(r.Start.RestartMS))
 		fmt.Fprintf(t, "%d messages, SIGKILL\t%.0f\n", r.Start.LoadedWithIt, median(r.Start.AfterKillMS))
 	}
+	if a := r.Archive; a != nil {
+		fmt.Fprintf(t, "\narchive\twithout\twith\n")
+		fmt.Fprintf(t, "appends/s\t%.0f\t%.0f\n", a.OffPerSecond, a.OnPerSecond)
+		fmt.Fprintf(t, "caught up %.1f s after the load\n", a.CaughtUpSeconds)
+	}
+	if m := r.Trim; m != nil {
+		fmt.Fprintf(t, "\ntrim\t%d messages\n", m.Messages)
+		fmt.Fprintf(t, "rows archived/s\t%.0f\n", m.DrainPerSecond)
+		fmt.Fprintf(t, "rows \\copied/s\t%.0f\n", m.CopyPerSecond)
+		fmt.Fprintf(t, "data directory before\t%.0f MiB, %.0f of them write-ahead log\n", m.BeforeMiB, m.BeforeWALMiB)
+		fmt.Fprintf(t, "after, at rest\t%.0f MiB, below a third after %.1f s (0: never)\n", m.AfterMiB, m.ShrinkSeconds)
+		fmt.Fprintf(t, "read back/s\t%.0f\n", m.ReplayPerSecond)
+	}
 	r.clusterReport.print(t)
+	r.streamReport.print(t)
 	fmt.Fprintf(t, "\ntarget\tmeasured\twanted\t\n")
 	for _, target := range r.Targets {
 		verdict, relation := "met", "≤"

@@ -59,9 +59,10 @@ func footprint(s side) (int64, error) {
 // fastpaca is the single-process server.
 type fastpaca struct{ server *process.Server }
 
-// startFastpaca starts a server on a directory and waits until it is ready.
-func (b *bench) startFastpaca(ctx context.Context, dir string) (*fastpaca, error) {
-	server, err := process.Start(process.Config{Binary: b.Binary, DataDir: dir})
+// startFastpaca starts a server on a directory, with more flags if any, and
+// waits until it is ready.
+func (b *bench) startFastpaca(ctx context.Context, dir string, flags ...string) (*fastpaca, error) {
+	server, err := process.Start(process.Config{Binary: b.Binary, DataDir: dir, Args: flags})
 	if err != nil {
 		return nil, err
 	}
