@@ -53,7 +53,7 @@ build: ## Build bin/fastpaca
 ##
 
 .PHONY: test
-test: tools lint unit race conformance faults cluster-short browser readme ## Install what is missing, then run every check and test below
+test: tools lint unit race conformance faults cluster-short browser infra readme ## Install what is missing, then run every check and test below
 
 .PHONY: tools
 tools: ## Install what the tests need beside Go, Node.js and a C compiler (Postgres server, Chromium)
@@ -113,6 +113,14 @@ browser: build ## JavaScript suites: SDK, npm phoenix, Chromium, examples, again
 readme: build ## Run the quick start of README.md against a fresh server
 	@echo '== readme'
 	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 5m $(BLACKBOX)/readme
+
+.PHONY: infra
+infra: ## Check what infra holds as far as it takes seconds
+	@infra/check cached
+
+.PHONY: test-infra
+test-infra: ## Check all of infra: modules, image, a cluster in containers (says what cannot run here)
+	@infra/check
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (10s)
