@@ -59,7 +59,7 @@ var layers = []struct {
 	{"router", "controlplane", []string{"controlplane/rpc"}, "a router speaks to the control plane over the border"},
 	{"dataplane", "controlplane", []string{"controlplane/rpc"}, "a data node speaks to the control plane over the border"},
 	{"dataplane", "router", nil, "the data plane does not know who asks"},
-	{"controlplane", "dataplane", []string{"dataplane/rpc"}, "the control plane knows groups by number and nodes by report, not how they work"},
+	{"controlplane", "dataplane", []string{"dataplane/rpc", "dataplane/raftslog"}, "the control plane knows groups by number and nodes by report, not how they work; both planes tame Raft's log alike"},
 	{"controlplane", "router", nil, "the control plane does not know who asks"},
 	{"dataplane", "sdk", nil, "the server does not call itself as a client"},
 	{"controlplane", "sdk", nil, "the server does not call itself as a client"},

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/fastpaca/fastpaca/dataplane/raftslog"
 )
 
 // Member is one running member of the control plane's Raft group. Its methods
@@ -23,7 +25,7 @@ import (
 type Member struct {
 	cfg       Config
 	logger    *slog.Logger
-	raftLog   *raftLogger
+	raftLog   *raftslog.Logger
 	store     *store
 	snapshots *snapshots
 	transport *transport
@@ -89,7 +91,7 @@ func open(cfg Config) (*Member, error) {
 		abandoned: make(chan struct{}),
 		stopWatch: make(chan struct{}),
 	}
-	m.raftLog = newRaftLogger(m.logger)
+	m.raftLog = raftslog.New(m.logger)
 	m.leadership.init()
 	if err := m.openStorage(); err != nil {
 		return nil, err

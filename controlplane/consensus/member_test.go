@@ -15,6 +15,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fastpaca/fastpaca/dataplane/raftslog"
 )
 
 func TestSingleMember(t *testing.T) {
@@ -366,7 +368,7 @@ func TestTransportHasPreVoteAndNoHeartbeatFastPath(t *testing.T) {
 	t.Parallel()
 	cfg := singleConfig(t.TempDir())
 	cfg.Stream = mustListen(t)
-	trans, closer := newTransport(&cfg, newRaftLogger(quiet()))
+	trans, closer := newTransport(&cfg, raftslog.New(quiet()))
 	defer func() { require.NoError(t, closer.Close()) }()
 	var _ raft.WithPreVote = trans
 	_, closes := any(trans).(raft.WithClose)

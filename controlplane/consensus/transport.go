@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/fastpaca/fastpaca/dataplane/raftslog"
 )
 
 const (
@@ -52,7 +54,7 @@ type network interface {
 }
 
 // newTransport returns the member's transport and what closes it.
-func newTransport(cfg *Config, logger *raftLogger) (*transport, io.Closer) {
+func newTransport(cfg *Config, logger *raftslog.Logger) (*transport, io.Closer) {
 	id := raft.ServerAddress(cfg.ID)
 	if cfg.Stream == nil {
 		_, memory := raft.NewInmemTransport(id)

@@ -137,7 +137,7 @@ func (m *Member) review(instance *raft.Raft, ready uint64) {
 		return
 	}
 	if now.LeaderID != "" {
-		m.raftLog.shared.settled.Store(true)
+		m.raftLog.Settle()
 	}
 	switch {
 	case now.Leading:

@@ -29,7 +29,7 @@ type Config struct {
 	DataDir string   // passed as --data-dir
 	Listen  string   // passed as --listen; a free loopback port if empty
 	Args    []string // after the verb and the flags above
-	Env     []string // added to an environment without FASTPACA_ variables
+	Env     []string // added to an environment that tells the program nothing
 	// Credential runs the server as another user, where the caller may.
 	Credential *syscall.Credential
 	// Command replaces the program and all of its arguments: for other servers
@@ -200,11 +200,12 @@ func FreeAddress() (string, error) {
 }
 
 // environment is this process's without what would configure the server
-// behind the suite's back.
+// behind the suite's back: its own variables, and those of PostgreSQL's clients
+// that name a database, which an archive's URL may leave out.
 func environment() []string {
 	var env []string
 	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "FASTPACA_") {
+		if !strings.HasPrefix(v, "FASTPACA_") && !strings.HasPrefix(v, "DATABASE_URL=") && !strings.HasPrefix(v, "PG") {
 			env = append(env, v)
 		}
 	}

@@ -80,9 +80,11 @@ func TestSignalReachesTheServer(t *testing.T) {
 
 func TestEnvironmentOfTheServer(t *testing.T) {
 	t.Setenv("FASTPACA_LISTEN", "elsewhere")
-	s := shell(t, `echo "[$FASTPACA_LISTEN][$FASTPACA_OTHER][$HOME]"`, "FASTPACA_OTHER=given")
+	t.Setenv("DATABASE_URL", "postgres://elsewhere/of-the-suite")
+	t.Setenv("PGHOST", "elsewhere")
+	s := shell(t, `echo "[$FASTPACA_LISTEN][$DATABASE_URL][$PGHOST][$FASTPACA_OTHER][$HOME]"`, "FASTPACA_OTHER=given")
 	wait(t, s)
-	require.Contains(t, s.Output(), "[][given]["+os.Getenv("HOME")+"]")
+	require.Contains(t, s.Output(), "[][][][given]["+os.Getenv("HOME")+"]")
 }
 
 func TestWaitReadyReportsAnExit(t *testing.T) {
