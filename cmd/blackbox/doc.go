@@ -9,6 +9,8 @@
 //   - faults kills, starves and corrupts servers, and counts what is left.
 //   - cluster does the same to the processes of a whole cluster, under load.
 //   - streams follows conversations while routers and leaders die.
+//   - archive kills servers, data nodes and PostgreSQL around the archive, and
+//     changes rows by hand.
 //   - browser runs the TypeScript SDK, npm phoenix and a Chromium page.
 //   - readme runs the commands that README.md shows.
 package blackbox

@@ -154,6 +154,7 @@ const (
 	exampleAppended     = `{"seq":1,"version":1,"token_count":1}`
 	exampleDuplicate    = `{"seq":1,"version":1,"token_count":1,"duplicate":true}`
 	exampleMessage      = `{"seq":1,"id":"msg_01","role":"user","parts":[{"type":"text","text":"Hello!"}],"metadata":{},"token_count":1,"inserted_at":"2026-01-02T03:04:06.789012Z"}`
+	exampleEvent        = `{"type":"message","seq":1,"version":1,"message":` + exampleMessage + `}`
 	exampleTail         = `{"messages":[` + exampleMessage + `]}`
 	examplePage         = `{"messages":[` + exampleMessage + `],"next_from":2,"last_seq":1}`
 )

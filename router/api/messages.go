@@ -86,20 +86,26 @@ func readReplay(q url.Values, h http.Header) (*rpc.MessagesRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, given, err := fromParam.read(q)
+	from, _, err := readFrom(q, fromParam)
 	if err != nil {
 		return nil, err
-	}
-	alias := fromParam
-	alias.name = "from_seq"
-	if also, aliased, err := alias.read(q); err != nil {
-		return nil, err
-	} else if aliased && !given {
-		from = also
 	}
 	req := &rpc.MessagesRequest{From: uint64(from), Limit: int(limit)}
 	req.ReadOptions, err = readOptions(q, h)
 	return req, err
+}
+
+// readFrom returns `from`, or its alias `from_seq` where only that is given.
+func readFrom(q url.Values, param intParam) (from int64, given bool, err error) {
+	if from, given, err = param.read(q); err != nil {
+		return 0, false, err
+	}
+	param.name = "from_seq"
+	also, aliased, err := param.read(q)
+	if err != nil || given || !aliased {
+		return from, given, err
+	}
+	return also, true, nil
 }
 
 // pageChunkBytes is how much of a page is gathered before it is written, so

@@ -89,10 +89,8 @@ func (a *API) appendOperation() *operation {
 				"Every object in the body must have distinct member names, compared decoded. The escape \\u0000 and lone surrogate escapes are kept in parts and metadata and refused in role and id. " +
 				"A body may nest " + strconv.Itoa(maxJSONDepth) + " levels deep.\n\n" +
 				"An append whose messages all have an id, or that has an Idempotency-Key, is safe to repeat: it is answered 200 with its first answer and `duplicate`.",
-			Parameters: parametersOf(idempotencyParam),
-			RequestBody: &huma.RequestBody{Required: true, Content: jsonContent(func(r huma.Registry) *huma.Schema {
-				return &huma.Schema{OneOf: []*huma.Schema{schemaOf[AppendMessage](r), schemaOf[AppendMessages](r)}}
-			}, exampleAppend)},
+			Parameters:  parametersOf(idempotencyParam),
+			RequestBody: &huma.RequestBody{Required: true, Content: jsonContent(schemaOf[AppendRequest], exampleAppend)},
 			Responses: answers(
 				answer{http.StatusCreated, "The messages were appended.", schemaOf[Appended], exampleAppended},
 				answer{http.StatusOK, "All of it was appended before; this repeats the first answer.", schemaOf[Appended], exampleDuplicate},
@@ -149,7 +147,7 @@ func idParam() *huma.Param {
 
 func consistencyParam() *huma.Param {
 	return &huma.Param{
-		Name: "consistency", In: "query",
+		Name: "consistency", In: "query", Example: "linearizable",
 		Description: "How fresh the answer must be: `leader` reads at the leader of the group, `linearizable` makes it confirm with a quorum first, `stale` reads at any replica.",
 		Schema:      &huma.Schema{Type: huma.TypeString, Enum: []any{"leader", "linearizable", "stale"}, Default: "leader"},
 	}
@@ -157,7 +155,7 @@ func consistencyParam() *huma.Param {
 
 func minSeqParam() *huma.Param {
 	return &huma.Param{
-		Name: "X-Fastpaca-Min-Seq", In: "header",
+		Name: "X-Fastpaca-Min-Seq", In: "header", Example: 3,
 		Description: "Wait until the conversation has reached this sequence. When it does not in a few seconds the answer is 503 unavailable.",
 		Schema:      &huma.Schema{Type: huma.TypeInteger, Format: "int64", Minimum: number(0)},
 	}
@@ -165,7 +163,7 @@ func minSeqParam() *huma.Param {
 
 func idempotencyParam() *huma.Param {
 	return &huma.Param{
-		Name: "Idempotency-Key", In: "header",
+		Name: "Idempotency-Key", In: "header", Example: "turn-42",
 		Description: "Makes the request safe to retry: the same key with the same body is answered as the first time, with another body it fails.",
 		Schema:      &huma.Schema{Type: huma.TypeString, MinLength: count(1), MaxLength: count(255)},
 	}
@@ -173,14 +171,14 @@ func idempotencyParam() *huma.Param {
 
 func prefixParam() *huma.Param {
 	return &huma.Param{
-		Name: "prefix", In: "query", Description: "Only conversations whose id starts with this.",
+		Name: "prefix", In: "query", Example: "chat-", Description: "Only conversations whose id starts with this.",
 		Schema: &huma.Schema{Type: huma.TypeString, MaxLength: count(512)},
 	}
 }
 
 func afterParam() *huma.Param {
 	return &huma.Param{
-		Name: "after", In: "query", Description: "The next of an earlier page. Opaque.",
+		Name: "after", In: "query", Example: "kY2hhdC0xMjM", Description: "The next of an earlier page. Opaque.",
 		Schema: &huma.Schema{Type: huma.TypeString},
 	}
 }

@@ -19,14 +19,15 @@ type intParam struct {
 	description string
 	byDefault   int64
 	min, max    int64 // max 0 means none
+	example     int64
 }
 
 var (
-	limitParam  = intParam{"limit", "How many messages to return at most. Values outside the range are moved to its nearer end. A page may hold fewer because its size is bounded too.", 100, 1, rpc.MaxPageMessages}
-	listParam   = intParam{"limit", "How many conversations to return at most. Values outside the range are moved to its nearer end.", 100, 1, 1000}
-	offsetParam = intParam{"offset", "How many of the newest messages to skip. It counts from the newest message at the time of the request, so pages shift while messages arrive; use `before` for stable pages. A negative value is taken as 0.", 0, 0, 0}
-	beforeParam = intParam{"before", "Return messages below this sequence only. Not to be combined with `offset`.", 0, 1, 0}
-	fromParam   = intParam{"from", "The first sequence wanted. 0 is taken as 1.", 1, 1, 0}
+	limitParam  = intParam{"limit", "How many messages to return at most. Values outside the range are moved to its nearer end. A page may hold fewer because its size is bounded too.", 100, 1, rpc.MaxPageMessages, 20}
+	listParam   = intParam{"limit", "How many conversations to return at most. Values outside the range are moved to its nearer end.", 100, 1, 1000, 50}
+	offsetParam = intParam{"offset", "How many of the newest messages to skip. It counts from the newest message at the time of the request, so pages shift while messages arrive; use `before` for stable pages. A negative value is taken as 0.", 0, 0, 0, 20}
+	beforeParam = intParam{"before", "Return messages below this sequence only. Not to be combined with `offset`.", 0, 1, 0, 101}
+	fromParam   = intParam{"from", "The first sequence wanted. 0 is taken as 1.", 1, 1, 0, 50}
 )
 
 func (p intParam) document() *huma.Param {
@@ -37,7 +38,7 @@ func (p intParam) document() *huma.Param {
 	if p.max > 0 {
 		schema.Maximum = number(p.max)
 	}
-	return &huma.Param{Name: p.name, In: "query", Description: p.description, Schema: schema}
+	return &huma.Param{Name: p.name, In: "query", Description: p.description, Schema: schema, Example: p.example}
 }
 
 // read returns the value of the parameter and whether it was given.

@@ -55,6 +55,22 @@ type AppendMessages struct {
 	IfVersion *uint64      `json:"if_version,omitempty" nullable:"true" format:"int64" example:"2" doc:"Append only if the conversation has this version. Null is no guard."`
 }
 
+// AppendRequest is the body of an append: one message or several.
+type AppendRequest struct{}
+
+// Schema adds the union under a name of its own. Of one that has none, oapi-codegen
+// makes a type that is sent as an empty object.
+func (AppendRequest) Schema(registry huma.Registry) *huma.Schema {
+	const name = "AppendRequest"
+	if registry.Map()[name] == nil {
+		registry.Map()[name] = &huma.Schema{
+			Description: "One message or several.",
+			OneOf:       []*huma.Schema{schemaOf[AppendMessage](registry), schemaOf[AppendMessages](registry)},
+		}
+	}
+	return &huma.Schema{Ref: schemaPrefix + name}
+}
+
 // Appended answers an append.
 type Appended struct {
 	Seq        uint64            `json:"seq" format:"int64" example:"3" doc:"The sequence of the message; of the first when there are several."`

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 
@@ -49,7 +50,7 @@ func (a *API) eventsOperation() *operation {
 	}
 }
 
-var streamFromParam = intParam{"from", "The first sequence wanted; it may lie ahead. 0 is taken as 1. Absent means from now on.", 0, 1, 0}
+var streamFromParam = intParam{"from", "The first sequence wanted; it may lie ahead. 0 is taken as 1. Absent means from now on. `from_seq` is an alias.", 0, 1, 0, 4}
 
 // eventStream describes a body of events. Its schema is that of one of them,
 // which is how generators of clients take it.
@@ -57,6 +58,12 @@ func eventStream() *huma.Response {
 	return &huma.Response{
 		Description: "The events, until the client leaves or the server restarts. The schema is that of the data of one event.",
 		Content: map[string]*huma.MediaType{"text/event-stream": {
+			Examples: map[string]*huma.Example{
+				"message":   {Value: json.RawMessage(exampleEvent)},
+				"caught_up": {Value: json.RawMessage(`{"type":"caught_up","seq":3}`)},
+				"tombstone": {Value: json.RawMessage(`{"type":"tombstone"}`)},
+				"gap":       {Value: json.RawMessage(`{"type":"gap","expected":1,"actual":101}`)},
+			},
 			Extensions: map[string]any{schemaKey: schemaFunc(schemaOf[StreamEvent])},
 		}},
 	}
@@ -120,7 +127,7 @@ type StreamGap struct {
 
 func lastEventParam() *huma.Param {
 	return &huma.Param{
-		Name: "Last-Event-ID", In: "header",
+		Name: "Last-Event-ID", In: "header", Example: 3,
 		Description: "The last seq seen. Browsers send it when they reconnect.",
 		Schema:      &huma.Schema{Type: huma.TypeInteger, Format: "int64", Minimum: number(0)},
 	}
@@ -132,7 +139,7 @@ func readStreamFrom(r *http.Request) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	from, given, err := streamFromParam.read(q)
+	from, given, err := readFrom(q, streamFromParam)
 	if err != nil || !given {
 		return 0, err
 	}

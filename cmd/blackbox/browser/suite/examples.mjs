@@ -1,13 +1,13 @@
 // Starts the examples of the SDK as their READMEs say, and uses them: node
 // examples.mjs. BASE and CHROMIUM as in chromium.mjs, NEWEST is a Node of version
-// 22 or newer, EXAMPLES their directory.
+// 22 or newer, EXAMPLES their directory, AGENT the program of the one in Go.
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { Rest, freshId, ok, same, until } from './check.mjs';
 import { Browser } from './devtools.mjs';
 import { run } from './runner.mjs';
 
-const { BASE, CHROMIUM, NEWEST, EXAMPLES } = process.env;
+const { BASE, CHROMIUM, NEWEST, EXAMPLES, AGENT } = process.env;
 
 /** Starts a program of an example, whose output is kept. */
 function start(env, example, node, ...args) {
@@ -44,6 +44,35 @@ const tests = {
   async 'worker: by itself'(env) {
     const worker = start(env, 'worker', process.execPath, 'worker.mjs');
     await until(`two answers: ${worker.out}`, () => worker.out.match(/assistant:/g)?.length === 2);
+  },
+
+  async 'agent: goes on at the step where it was killed'(env) {
+    const id = await env.rest.create(freshId());
+    await env.rest.append(id, 'What is the weather in Oslo?', 'And in Rome?');
+    // Killed when the first of its steps is stored, and again at the second.
+    for (const step of ['call-1', 'result-1']) {
+      const killed = start(env, 'agent', AGENT, id);
+      await until(`${step} is stored: ${killed.out}`, async () => {
+        const { body } = await env.rest.call('GET', `/conversations/${id}/tail`);
+        return body.messages.some((m) => m.id === step);
+      });
+      killed.program.kill('SIGKILL');
+      await killed.exited;
+    }
+    const last = start(env, 'agent', AGENT, id);
+    await until(`the answers: ${last.out}`, () => /It is 4 degrees in Oslo.*It is 4 degrees in Rome/s.test(last.out));
+    const { body } = await env.rest.call('GET', `/conversations/${id}/tail`);
+    same(
+      body.messages.filter((m) => m.role !== 'user').map((m) => m.id),
+      ['call-1', 'result-1', 'answer-1', 'call-2', 'result-2', 'answer-2'],
+    );
+    last.program.kill('SIGTERM');
+    same(await last.exited, 0, 'exit code');
+  },
+
+  async 'agent: by itself'(env) {
+    const agent = start(env, 'agent', AGENT);
+    await until(`an answer: ${agent.out}`, () => /It is 4 degrees in Oslo/.test(agent.out));
   },
 
   async 'cria: nodes of a prompt'(env) {

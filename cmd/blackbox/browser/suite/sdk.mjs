@@ -12,22 +12,17 @@ const take = async (stream, n) => {
   return seqs;
 };
 
-const follow = (name, disturb) =>
-  Object.fromEntries(
-    ['websocket', 'sse'].map((transport) => [
-      `subscribe (${transport}) over ${name}: each message once and in order`,
-      async (env) => {
-        const conv = await env.client().conversation(freshId(), {});
-        const total = 150;
-        const followed = take(conv.subscribe({ from: 1, transport }), total);
-        for (let n = 1; n <= total; n++) {
-          if (n === 40 || n === 100) await disturb(env, n);
-          await conv.append(hello(String(n)), { timeoutMs: 15_000, retries: 20 });
-        }
-        same(await followed, numbers(1, total));
-      },
-    ]),
-  );
+/** Follows a conversation both ways at once, through the same disturbance. */
+const follow = async (env, disturb) => {
+  const conv = await env.client().conversation(freshId(), {});
+  const total = 150;
+  const followed = ['websocket', 'sse'].map((transport) => take(conv.subscribe({ from: 1, transport }), total));
+  for (let n = 1; n <= total; n++) {
+    if (n === 40 || n === 100) await disturb(n);
+    await conv.append(hello(String(n)), { timeoutMs: 15_000, retries: 20 });
+  }
+  for (const seqs of followed) same(await seqs, numbers(1, total));
+};
 
 export const tests = {
   async 'the code of the README'(env) {
@@ -125,8 +120,13 @@ export const tests = {
     same((await getConversation({ path: { id: freshId() } })).error.error, 'conversation_not_found');
   },
 
-  ...follow('a killed and a restarted router', (env, n) => env.control(n === 40 ? 'router/kill' : 'router/restart')),
-  ...follow('killed leaders', (env) => env.control('data/kill')),
+  async 'subscribe over a killed and a restarted router: each message once and in order'(env) {
+    await follow(env, (n) => env.control(n === 40 ? 'router/kill' : 'router/restart'));
+  },
+
+  async 'subscribe over killed leaders: each message once and in order'(env) {
+    await follow(env, () => env.control('data/kill'));
+  },
 };
 
 export const prepare = (env) => {

@@ -64,6 +64,11 @@ type AppendMessages struct {
 	Messages []NewMessage `json:"messages"`
 }
 
+// AppendRequest One message or several.
+type AppendRequest struct {
+	union json.RawMessage
+}
+
 // Appended defines model for Appended.
 type Appended struct {
 	// Duplicate True when everything was stored before and this repeats the first answer.
@@ -326,11 +331,6 @@ type ReplayMessagesParams struct {
 // ReplayMessagesParamsConsistency defines parameters for ReplayMessages.
 type ReplayMessagesParamsConsistency string
 
-// AppendMessagesJSONBody defines parameters for AppendMessages.
-type AppendMessagesJSONBody struct {
-	union json.RawMessage
-}
-
 // AppendMessagesParams defines parameters for AppendMessages.
 type AppendMessagesParams struct {
 	// IdempotencyKey Makes the request safe to retry: the same key with the same body is answered as the first time, with another body it fails.
@@ -362,7 +362,7 @@ type TailMessagesParamsConsistency string
 type PutConversationJSONRequestBody = PutConversation
 
 // AppendMessagesJSONRequestBody defines body for AppendMessages for application/json ContentType.
-type AppendMessagesJSONRequestBody AppendMessagesJSONBody
+type AppendMessagesJSONRequestBody = AppendRequest
 
 // The body of an append is written by the SDK itself, which keeps its bytes.
 // RequestEditorFn is the function signature for the RequestEditor callback function

@@ -23,6 +23,11 @@ export type AppendMessages = {
     messages: Array<NewMessage>;
 };
 
+/**
+ * One message or several.
+ */
+export type AppendRequest = AppendMessage | AppendMessages;
+
 export type Appended = {
     /**
      * True when everything was stored before and this repeats the first answer.
@@ -491,7 +496,7 @@ export type ConversationEventsData = {
     };
     query?: {
         /**
-         * The first sequence wanted; it may lie ahead. 0 is taken as 1. Absent means from now on.
+         * The first sequence wanted; it may lie ahead. 0 is taken as 1. Absent means from now on. `from_seq` is an alias.
          */
         from?: number;
     };
@@ -606,7 +611,7 @@ export type ReplayMessagesResponses = {
 export type ReplayMessagesResponse = ReplayMessagesResponses[keyof ReplayMessagesResponses];
 
 export type AppendMessagesData = {
-    body: AppendMessage | AppendMessages;
+    body: AppendRequest;
     headers?: {
         /**
          * Makes the request safe to retry: the same key with the same body is answered as the first time, with another body it fails.
@@ -691,7 +696,7 @@ export type StreamConversationData = {
     };
     query?: {
         /**
-         * The first sequence wanted; it may lie ahead. 0 is taken as 1. Absent means from now on.
+         * The first sequence wanted; it may lie ahead. 0 is taken as 1. Absent means from now on. `from_seq` is an alias.
          */
         from?: number;
     };
