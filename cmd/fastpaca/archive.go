@@ -48,7 +48,7 @@ func (c *archiveConfig) flags() []cli.Flag {
 	return []cli.Flag{
 		c.URL.flag(),
 		&cli.DurationFlag{Name: "archive-interval", EnvVars: []string{"FASTPACA_ARCHIVE_INTERVAL"}, Value: archiver.DefaultInterval,
-			Usage: "how long messages gather before they are archived, as a `DURATION`; a full batch does not wait", Destination: &c.Interval},
+			Usage: "how long messages gather before they are archived, as a `DURATION`; eight full batches do not wait", Destination: &c.Interval},
 		&cli.IntFlag{Name: "archive-batch", EnvVars: []string{"FASTPACA_ARCHIVE_BATCH"}, Value: archiver.DefaultBatchRows,
 			Usage: "archive at most `N` messages in one transaction", Destination: &c.Batch},
 		&cli.Uint64Flag{Name: "tail-keep", EnvVars: []string{"FASTPACA_TAIL_KEEP"}, Value: archiver.DefaultTailKeep,
@@ -96,6 +96,9 @@ func (c *archiveConfig) open(leases controlrpc.Leases, log *slog.Logger, p *part
 // archived.
 const archiveStatusPath = "/archive/status"
 
+// noArchive is what a node without an archive answers there.
+const noArchive = "no_archive"
+
 // observeArchive adds what a node's archiver knows of itself to the metrics and
 // to the ops listener.
 func observeArchive(n *node.Node, registry prometheus.Registerer) (opsRoute, error) {
@@ -105,7 +108,7 @@ func observeArchive(n *node.Node, registry prometheus.Registerer) (opsRoute, err
 		w.Header().Set("Cache-Control", "no-store")
 		if a == nil {
 			w.WriteHeader(http.StatusNotFound)
-			_, _ = w.Write([]byte(`{"error":"no_archive","message":"This node was started without --archive-url."}`))
+			_, _ = w.Write([]byte(`{"error":"` + noArchive + `","message":"This node was started without --archive-url."}`))
 			return
 		}
 		_ = json.NewEncoder(w).Encode(a.Status()) // the client is gone; there is nobody to tell
@@ -113,5 +116,5 @@ func observeArchive(n *node.Node, registry prometheus.Registerer) (opsRoute, err
 	if a == nil {
 		return route, nil
 	}
-	return route, registry.Register(a)
+	return route, errors.Join(registry.Register(a), registry.Register(seedBacklog{a}))
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/fastpaca/fastpaca/dataplane/archive"
 	"github.com/fastpaca/fastpaca/dataplane/archiver"
+	"github.com/fastpaca/fastpaca/dataplane/rpc"
 )
 
 // archiveAnswerTimeout bounds one question to a node or to Postgres.
@@ -90,6 +91,7 @@ func archiveMigrateCommand() *cli.Command {
 func archiveStatusCommand() *cli.Command {
 	var url archiveURL
 	var ops string
+	var all bool
 	return &cli.Command{
 		Name:  "status",
 		Usage: "show what is archived, who archives what, and what holds it up",
@@ -100,6 +102,7 @@ func archiveStatusCommand() *cli.Command {
 			url.flag(),
 			&cli.StringFlag{Name: "ops", EnvVars: []string{"FASTPACA_OPS"},
 				Usage: "ops listeners of data nodes (their --ops-listen), as `HOST:PORT,…`", Destination: &ops},
+			&cli.BoolFlag{Name: "all", Usage: "show the groups that have nothing pending as well", Destination: &all},
 		},
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
@@ -115,12 +118,12 @@ func archiveStatusCommand() *cli.Command {
 					return usageError{err}
 				}
 			}
-			return showArchive(c.Context, c.App.Writer, c.App.ErrWriter, url, nodes)
+			return showArchive(c.Context, c.App.Writer, c.App.ErrWriter, url, nodes, all)
 		},
 	}
 }
 
-func showArchive(ctx context.Context, out, errOut io.Writer, url archiveURL, nodes []string) error {
+func showArchive(ctx context.Context, out, errOut io.Writer, url archiveURL, nodes []string, all bool) error {
 	var errs []error
 	if url.value() != "" {
 		store, err := openStore(url, errOut)
@@ -130,8 +133,29 @@ func showArchive(ctx context.Context, out, errOut io.Writer, url archiveURL, nod
 		defer store.Close()
 		errs = append(errs, showStore(ctx, out, store))
 	}
+	var held [rpc.Groups]bool
+	answered := 0
 	for _, address := range nodes {
-		errs = append(errs, showNode(ctx, out, address))
+		s, err := fetchArchiveStatus(ctx, address)
+		if err == nil {
+			answered++
+			for _, g := range s.Groups {
+				held[g.Group] = true
+			}
+			err = showNode(out, address, s, all)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("node %s: %w", address, err))
+		}
+	}
+	if answered > 0 {
+		without := 0
+		for _, is := range held {
+			if !is {
+				without++
+			}
+		}
+		fmt.Fprintf(out, "%d of %d groups are archived by the nodes that answered\n", len(held)-without, len(held))
 	}
 	return errors.Join(errs...)
 }
@@ -161,11 +185,8 @@ func showStore(ctx context.Context, out io.Writer, store *archive.Store) error {
 
 var errArchiveProblem = errors.New("the archive has problems")
 
-func showNode(ctx context.Context, out io.Writer, address string) error {
-	s, err := fetchArchiveStatus(ctx, address)
-	if err != nil {
-		return fmt.Errorf("node %s: %w", address, err)
-	}
+// showNode shows the groups that have something to tell, or all.
+func showNode(out io.Writer, address string, s *archiver.Status, all bool) error {
 	fmt.Fprintf(out, "node %s, archiving to %s\n  leases     %d groups\n  pending    %d messages\n  archived   %d messages since it started\n",
 		address, s.Archive, len(s.Groups), s.Pending(), s.Totals.Messages)
 	if !s.Ready {
@@ -178,8 +199,16 @@ func showNode(ctx context.Context, out io.Writer, address string) error {
 		fmt.Fprintf(out, "  leases     %s\n", s.Leases)
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "  GROUP\tEPOCH\tLEADS\tCONVERSATIONS\tPENDING\tBEHIND\tLAST ACK\tERROR")
+	quiet, header := 0, true
 	for _, g := range s.Groups {
+		if g.Complete && g.Leading && g.Conversations == 0 && g.Error == "" && !all {
+			quiet++
+			continue
+		}
+		if header {
+			fmt.Fprintln(table, "  GROUP\tEPOCH\tLEADS\tCONVERSATIONS\tPENDING\tBEHIND\tLAST ACK\tERROR")
+			header = false
+		}
 		pending := fmt.Sprint(g.Pending)
 		if !g.Complete {
 			pending += "+"
@@ -189,11 +218,14 @@ func showNode(ctx context.Context, out io.Writer, address string) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	if quiet > 0 {
+		fmt.Fprintf(out, "  %d groups have nothing pending\n", quiet)
+	}
 	for _, p := range s.Problems {
 		fmt.Fprintf(out, "  problem: group %d: %s\n", p.Group, p.Error)
 	}
-	if len(s.Problems) > 0 || s.Error != "" {
-		return fmt.Errorf("node %s: %w", address, errArchiveProblem)
+	if len(s.Problems) > 0 || s.Error != "" || s.Leases != "" {
+		return errArchiveProblem
 	}
 	return nil
 }
@@ -217,18 +249,22 @@ func fetchArchiveStatus(ctx context.Context, address string) (*archiver.Status, 
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("not reached, --ops takes the --ops-listen addresses of data nodes: %w", err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxStatusBytes))
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(body)))
+	var refusal struct{ Error, Message string }
+	if resp.StatusCode != http.StatusOK && json.Unmarshal(body, &refusal) == nil && refusal.Error == noArchive {
+		return nil, errors.New(refusal.Message)
 	}
 	var s archiver.Status
-	return &s, json.Unmarshal(body, &s)
+	if resp.StatusCode != http.StatusOK || json.Unmarshal(body, &s) != nil {
+		return nil, fmt.Errorf("answered %s without an archive status, --ops takes the --ops-listen addresses of data nodes", resp.Status)
+	}
+	return &s, nil
 }
 
 func archiveVerifyCommand() *cli.Command {

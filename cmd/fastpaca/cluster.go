@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"log/slog"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -56,7 +57,7 @@ func clusterCommand() *cli.Command {
 		Name:        "cluster",
 		Usage:       "look after a cluster",
 		Description: clusterExitCodes + "\n\nExample:\n   fastpaca cluster status --control 127.0.0.1:7401", HideHelpCommand: true,
-		Subcommands: append(append(clusterLookCommands(), clusterOperateCommands()...), clusterVerifyCommand()),
+		Subcommands: slices.Concat(clusterLookCommands(), clusterOperateCommands(), clusterBackupCommands(), []*cli.Command{clusterVerifyCommand()}),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usageError{errors.New("unknown command cluster " + c.Args().First())}

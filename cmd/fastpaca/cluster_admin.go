@@ -90,9 +90,10 @@ func (c *clusterConfig) action(names []string, yes *bool, do func(*operator) err
 // advise adds to an error its exit code.
 func (o *operator) advise(err error) error {
 	var refused *admin.Error
+	var coded exitError
 	switch {
-	case err == nil:
-		return nil
+	case err == nil, errors.As(err, &coded):
+		return err
 	case o.ctx.Err() != nil:
 		return exitError{fmt.Errorf("interrupted; what was ordered goes on. `fastpaca cluster moves` shows it"), exitInterrupted}
 	case errors.As(err, &refused):

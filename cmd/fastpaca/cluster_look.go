@@ -36,18 +36,38 @@ func clusterLookCommand(name, usage, more, example string, look func(*operator) 
 		Flags: append(conf.flags(), &cli.BoolFlag{Name: "watch", Aliases: []string{"w"},
 			Usage: "show it again every second", Destination: &watch}),
 		Action: conf.action(nil, nil, func(o *operator) error {
-			for {
-				if watch && isTerminal(o.out) {
+			if !watch {
+				return look(o)
+			}
+			return o.watch(func() error {
+				if isTerminal(o.out) {
 					fmt.Fprint(o.out, "\x1b[H\x1b[2J")
 				}
-				if err := look(o); err != nil || !watch {
-					return err
-				}
-				if !pause(o.ctx, watchInterval) {
-					return nil
-				}
-			}
+				return look(o)
+			})
 		}),
+	}
+}
+
+// watch looks again and again until it is interrupted. A control plane without a
+// leader is waited for, and said once.
+func (o *operator) watch(look func() error) error {
+	said := false
+	for {
+		switch err := look(); {
+		case err == nil:
+			said = false
+		case o.ctx.Err() != nil:
+			return nil
+		case !transient(err):
+			return err
+		case !said:
+			fmt.Fprintf(o.stderr, "%v; looking again\n", err)
+			said = true
+		}
+		if !pause(o.ctx, watchInterval) {
+			return nil
+		}
 	}
 }
 
@@ -76,6 +96,8 @@ type statusAnswer struct {
 	admin.Status
 	NodeList []admin.Node `json:"node_list"`
 	MoveList []admin.Move `json:"move_list"`
+	// AppendLatency is left out when no control member knows it.
+	AppendLatency *latencyAnswer `json:"append_latency,omitempty"`
 }
 
 func (o *operator) status() error {
@@ -87,7 +109,7 @@ func (o *operator) status() error {
 			return err
 		}
 	}
-	answer.NodeList, answer.MoveList = nodes.Nodes, moves.Moves
+	answer.NodeList, answer.MoveList, answer.AppendLatency = nodes.Nodes, moves.Moves, o.latency()
 	return o.print(&answer, func() {
 		s := &answer.Status
 		health := "healthy"
@@ -102,7 +124,9 @@ func (o *operator) status() error {
 		if r := moves.Rebalance; r != nil {
 			fmt.Fprintf(o.out, "Rebalance  since %s, %d of %d to go\n", clock(r.StartedAt), r.Remaining, r.Planned)
 		}
-		fmt.Fprintf(o.out, "Leases     %d of %d groups are being archived\n\n", s.Leases, s.Groups.Placed)
+		fmt.Fprintf(o.out, "Leases     %d of %d groups are being archived\n", s.Leases, s.Groups.Placed)
+		o.latencyTable(answer.AppendLatency)
+		fmt.Fprintln(o.out)
 		o.nodeTable(nodes.Nodes)
 		if len(moves.Moves) > 0 {
 			fmt.Fprintln(o.out)
@@ -144,7 +168,7 @@ func (o *operator) nodes() error {
 }
 
 func (o *operator) nodeTable(nodes []admin.Node) {
-	o.table("NODE\tSTATE\tZONE\tADDRESS\tREPLICAS\tLEADERS\tLAG\tDISK USED\tDISK FREE\tLAST SEEN", func(row func(...any)) {
+	o.table("NODE\tSTATE\tZONE\tADDRESS\tWEIGHT\tREPLICAS\tLEADERS\tLAG\tDISK USED\tDISK FREE\tLAST SEEN", func(row func(...any)) {
 		for i := range nodes {
 			n := &nodes[i]
 			seen := "-"
@@ -155,7 +179,7 @@ func (o *operator) nodeTable(nodes []admin.Node) {
 			if n.State == "draining" && !n.Alive {
 				state += ", down"
 			}
-			row(n.ID, state, cmp.Or(n.Zone, "-"), n.Address, n.Replicas, n.Leaders, n.MaxLag, bytesText(n.DiskUsed), bytesText(n.DiskFree), seen)
+			row(n.ID, state, cmp.Or(n.Zone, "-"), n.Address, n.Weight, n.Replicas, n.Leaders, n.MaxLag, bytesText(n.DiskUsed), bytesText(n.DiskFree), seen)
 		}
 	})
 }
@@ -286,25 +310,22 @@ func clusterEventsCommand() *cli.Command {
 
 func (o *operator) events(limit int, watch bool) error {
 	path := fmt.Sprintf("/events?limit=%d", limit)
-	for {
+	look := func() error {
 		var answer admin.EventList
 		if err := o.get(path, &answer); err != nil {
 			return err
 		}
-		if !watch || len(answer.Events) > 0 {
-			if err := o.print(&answer, func() { o.eventLines(answer.Events) }); err != nil || !watch {
-				return err
-			}
-		}
-		after := uint64(0)
 		if n := len(answer.Events); n > 0 {
-			after = answer.Events[n-1].ID
-			path = fmt.Sprintf("/events?limit=1024&after=%d", after)
-		}
-		if !pause(o.ctx, watchInterval) {
+			path = fmt.Sprintf("/events?limit=1024&after=%d", answer.Events[n-1].ID)
+		} else if watch {
 			return nil
 		}
+		return o.print(&answer, func() { o.eventLines(answer.Events) })
 	}
+	if !watch {
+		return look()
+	}
+	return o.watch(look)
 }
 
 func (o *operator) eventLines(events []admin.Event) {

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/fastpaca/fastpaca/controlplane/admin"
+	"github.com/fastpaca/fastpaca/controlplane/catalog"
 )
 
 // progressInterval is how often --wait looks how far things are.
@@ -49,7 +50,7 @@ func (c *operateConfig) command(name, arguments, usage, more, example string, na
 
 func clusterOperateCommands() []*cli.Command {
 	return []*cli.Command{
-		rebalanceCommand(), drainCommand(), undrainCommand(), removeCommand(), moveCommand(), transferCommand(), abortCommand(),
+		rebalanceCommand(), drainCommand(), undrainCommand(), removeCommand(), weightCommand(), moveCommand(), transferCommand(), abortCommand(),
 	}
 }
 
@@ -75,7 +76,10 @@ func (c *operateConfig) rebalance(o *operator, cancel bool) error {
 	if before.Rebalance != nil && !c.DryRun {
 		fmt.Fprintf(o.stderr, "A rebalance is under way since %s.\n", clock(before.Rebalance.StartedAt))
 		if c.Wait {
-			return o.waitRebalance(before.Rebalance.Planned)
+			if err := o.waitRebalance(before.Rebalance.Planned); err != nil {
+				return err
+			}
+			return o.print(&admin.Rebalanced{Plan: before.Due}, func() { fmt.Fprintln(o.out, "The rebalance is over.") })
 		}
 		return exitError{errors.New("a rebalance is under way. --wait follows it, --cancel ends it"), exitRefused}
 	}
@@ -101,7 +105,9 @@ func (c *operateConfig) rebalance(o *operator, cancel bool) error {
 		}
 	}
 	return o.print(&plan, func() {
-		if !c.Wait {
+		if c.Wait {
+			fmt.Fprintln(o.out, "The rebalance is over.")
+		} else {
 			fmt.Fprintln(o.out, "Started. `fastpaca cluster rebalance --wait` follows it.")
 		}
 	})
@@ -267,6 +273,21 @@ func removeCommand() *cli.Command {
 			}
 			return o.order(http.MethodDelete, nodePath(o.args[0]), nil, fmt.Sprintf("Node %s is removed. Its process can be stopped.", o.args[0]))
 		}, c.yesFlag())
+}
+
+func weightCommand() *cli.Command {
+	c := &operateConfig{}
+	return c.command("weight", "NODE WEIGHT", "say how much of the load a node takes",
+		"Every node weighs 100 until it is told otherwise; one of 200 takes twice as much as one of 100.\n"+
+			"Leaders follow at once, replicas with the next rebalance. 1 to 10000.",
+		"fastpaca cluster weight d4 200 && fastpaca cluster rebalance --yes --wait", []string{"NODE", "WEIGHT"}, func(o *operator) error {
+			weight, err := strconv.ParseUint(o.args[1], 10, 32)
+			if err != nil || weight < 1 || weight > catalog.MaxWeight {
+				return usageError{fmt.Errorf("weight %q: want a number from 1 to %d", o.args[1], catalog.MaxWeight)}
+			}
+			return o.order(http.MethodPost, nodePath(o.args[0])+"/weight", map[string]uint64{"weight": weight},
+				fmt.Sprintf("Node %s weighs %d; `fastpaca cluster rebalance` moves replicas accordingly.", o.args[0], weight))
+		})
 }
 
 func groupPath(arg, verb string) (string, error) {

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,6 +84,7 @@ func TestClusterVerbs(t *testing.T) {
 	ask(&done, "transfer-leader", "7", "--to", "n1")
 	require.True(t, done.Done)
 	ask(&done, "undrain", "n1")
+	ask(&done, "weight", "n1", "250")
 	var events admin.EventList
 	ask(&events, "events", "-n", "1000")
 	var kinds []string
@@ -88,7 +92,7 @@ func TestClusterVerbs(t *testing.T) {
 		kinds = append(kinds, e.Kind)
 	}
 	require.Equal(t, []string{
-		"cluster_created", "node_registered", "groups_placed", "rebalance_started", "rebalance_finished", "leader_pinned",
+		"cluster_created", "node_registered", "groups_placed", "rebalance_started", "rebalance_finished", "leader_pinned", "node_weighed",
 	}, kinds)
 	var moves admin.MoveList
 	ask(&moves, "moves")
@@ -114,6 +118,10 @@ func refusedCalls(t *testing.T, address string) {
 		{"drain n1 --yes", exitRefused, "too few nodes"},
 		{"drain n9 --yes", exitUnknown, "no such node"},
 		{"remove n1 --yes", exitRefused, "Drain it first"},
+		{"weight n9 7", exitUnknown, "no such node"},
+		{"weight n1 0", exitUsage, "from 1 to 10000"},
+		{"weight n1 heavy", exitUsage, "from 1 to 10000"},
+		{"weight n1", exitUsage, "NODE WEIGHT"},
 		{"move 3 --from n1 --to n1 --yes", exitRefused, "has a replica"},
 		{"move 300 --from n1 --to n1 --yes", exitUnknown, "no such group"},
 		{"move 3 --from n1 --yes", exitUsage, "--to is required"},
@@ -132,6 +140,59 @@ func refusedCalls(t *testing.T, address string) {
 		require.Equal(t, c.code, run(t.Context(), all, &out, &errs), "%s: %s", c.args, errs.String())
 		require.Contains(t, errs.String(), c.want, c.args)
 	}
+}
+
+// Whoever asks for help finds an example, and what exit codes mean.
+func TestClusterHelp(t *testing.T) {
+	t.Parallel()
+	for _, cmd := range clusterCommand().Subcommands {
+		require.Contains(t, cmd.Description, "Example:\n   fastpaca cluster "+cmd.Name, cmd.Name)
+		require.Regexp(t, "(?i)exit(s| codes:) 0", cmd.Description, cmd.Name)
+		require.NotEmpty(t, cmd.Usage, cmd.Name)
+	}
+}
+
+// What scripts read of every answer is there under these names.
+func TestClusterJSON(t *testing.T) {
+	t.Parallel()
+	for name, value := range map[string]any{
+		"nodes: id state alive zone address version weight replicas leaders preferred lost max_lag disk_used disk_free first_seen last_seen": admin.NodeList{Nodes: []admin.Node{{LastSeen: &time.Time{}}}},
+		"groups: group leader term preferred pinned formed quorum applied replicas move":                                                     admin.GroupList{Groups: []admin.Group{{Move: 1}}},
+		"moves: id group phase reason from to started_at":                                                                                    admin.MoveList{Moves: []admin.Move{{From: "a", To: []string{"b"}}}},
+		"due: group from to reason":                        admin.MoveList{Due: []admin.Relocation{{}}},
+		"leases: group epoch holder granted_at expires_at": admin.LeaseList{Leases: []admin.Lease{{GrantedAt: &time.Time{}, ExpiresAt: &time.Time{}}}},
+		"events: id at kind node group move detail":        admin.EventList{Events: []admin.Event{{Node: "a", Group: new(uint16), Move: 1, Detail: "d"}}},
+	} {
+		list, keys, _ := strings.Cut(name, ": ")
+		data, err := json.Marshal(value)
+		require.NoError(t, err)
+		var answer map[string]any
+		require.NoError(t, json.Unmarshal(data, &answer))
+		entry, ok := answer[list].([]any)[0].(map[string]any)
+		require.True(t, ok, list)
+		require.ElementsMatch(t, strings.Fields(keys), slices.Collect(maps.Keys(entry)), list)
+	}
+}
+
+// A watch goes on while nobody leads the control plane, and ends by itself only
+// when that cannot help.
+func TestWatchWaitsForALeader(t *testing.T) {
+	t.Parallel()
+	var errs bytes.Buffer
+	ctx, cancel := context.WithCancel(t.Context())
+	o := &operator{ctx: ctx, stderr: &errs}
+	looks := 0
+	require.NoError(t, o.watch(func() error {
+		if looks++; looks == 2 {
+			cancel()
+		}
+		return admin.ErrUnreachable
+	}))
+	require.Equal(t, 2, looks)
+	require.Equal(t, 1, strings.Count(errs.String(), "looking again"))
+	o.ctx = t.Context()
+	odd := errors.New("odd")
+	require.ErrorIs(t, o.watch(func() error { return odd }), odd)
 }
 
 // What changes a cluster asks first.

@@ -117,7 +117,7 @@ func controlCommand() *cli.Command {
 }
 
 func (c *controlConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-chan error, error) {
-	t, err := openTelemetry("control", c.ID, log, p)
+	t, err := openTelemetry(roleControl, c.ID, log, p)
 	if err != nil {
 		return nil, err
 	}
@@ -148,6 +148,7 @@ func (c *controlConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-c
 		return nil, err
 	}
 	in.follow(control, p)
+	in.keepLatency()
 	in.serveGRPC(control, nil, p)
 	in.serveAdmin(control, p)
 	checks := []api.Check{{Name: "control", Ready: func(context.Context) error { return control.Ready() }}}

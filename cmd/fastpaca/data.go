@@ -80,7 +80,7 @@ func dataCommand() *cli.Command {
 }
 
 func (c *dataConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-chan error, error) {
-	t, err := openTelemetry("data", c.ID, log, p)
+	t, err := openTelemetry(roleData, c.ID, log, p)
 	if err != nil {
 		return nil, err
 	}
@@ -104,15 +104,19 @@ func (c *dataConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-chan
 	if conf.Advertise = c.Advertise; conf.Advertise == "" {
 		conf.Advertise = in.listener.Addr().String()
 	}
-	conf.Measure, conf.Tracer = nodeMeasure{t.measured}, t.tracer
+	conf.Measure, conf.Tracer = t.ofNode(), t.tracer
 	if conf.Archive, err = c.Archive.open(control, log, p); err != nil {
 		return nil, err
 	}
+	t.measureArchive(conf.Archive, p)
 	data, err := startNode(in, control, conf, p)
 	if err != nil {
 		return nil, err
 	}
 	if err := t.observeNode(data, p); err != nil {
+		return nil, err
+	}
+	if err := in.reportLatency(addresses, p); err != nil {
 		return nil, err
 	}
 	in.serveGRPC(nil, data, p)

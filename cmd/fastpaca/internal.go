@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 
+	"github.com/fastpaca/fastpaca/controlplane/latency"
 	"github.com/fastpaca/fastpaca/controlplane/member"
 	"github.com/fastpaca/fastpaca/controlplane/mesh"
 	controlrpc "github.com/fastpaca/fastpaca/controlplane/rpc"
@@ -27,10 +29,12 @@ type internal struct {
 	dialer    *mesh.Dialer
 	listener  *mesh.Listener // nil in a router
 	log       *slog.Logger
-	telemetry *telemetry // nil in a command that only calls
+	telemetry *telemetry     // nil in a command that only calls
+	latency   *latency.Board // nil in a process that is no control member
 }
 
 func openInternal(conf mesh.Config, listen string) (*internal, error) {
+	conf.Logger = conf.Logger.With("component", "network")
 	dialer, err := mesh.NewDialer(conf)
 	if err != nil {
 		return nil, err
@@ -165,7 +169,10 @@ func (b controlBackend) LeaderHint() string { return b.LeaderAddress(b.address) 
 
 // serveGRPC serves the planes this process has. Either may be nil.
 func (in *internal) serveGRPC(control *member.Server, data *node.Node, p *parts) {
-	server := grpc.NewServer(append(mesh.GRPCServerOptions(), in.telemetry.serverOption())...)
+	server := grpc.NewServer(slices.Concat(mesh.GRPCServerOptions(), operatorsOnly(), []grpc.ServerOption{in.telemetry.serverOption()})...)
+	if in.latency != nil {
+		in.latency.Register(server, mayReport)
+	}
 	if control != nil {
 		service := controlremote.NewServer(controlBackend{control, in.listener.Addr().String()}, controlremote.ServerOptions{})
 		service.Register(server)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 
 	"github.com/urfave/cli/v2"
 
@@ -23,6 +24,7 @@ type routerConfig struct {
 	Listen      string
 	Control     string
 	Streams     streamConfig
+	Console     consoleConfig
 	Credentials credentialConfig
 	Role        roleConfig
 }
@@ -34,7 +36,7 @@ func (c *routerConfig) flags() []cli.Flag {
 		&cli.StringFlag{Name: "control", EnvVars: []string{"FASTPACA_CONTROL"},
 			Usage: "control members, as `HOST:PORT,…`", Destination: &c.Control},
 	}
-	flags = append(flags, c.Streams.flags()...)
+	flags = append(append(flags, c.Streams.flags()...), c.Console.flags()...)
 	return append(append(flags, c.Credentials.flags()...), c.Role.flags()...)
 }
 
@@ -66,7 +68,7 @@ func routerCommand() *cli.Command {
 }
 
 func (c *routerConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-chan error, error) {
-	t, err := openTelemetry("router", "", log, p)
+	t, err := openTelemetry(roleRouter, "", log, p)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +86,14 @@ func (c *routerConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-ch
 		return nil, err
 	}
 	p.addCloser("control client", control)
-	front, err := startFront(c.Listen, c.Streams, control, in.connect, nil, t, log, p)
+	if err := in.reportLatency(addresses, p); err != nil {
+		return nil, err
+	}
+	page, err := c.Console.open(remoteConsole(in, &c.Credentials, addresses, p), t, log, p)
+	if err != nil {
+		return nil, err
+	}
+	front, err := startFront(c.Listen, c.Streams, control, in.connect, nil, page, t, log, p)
 	if err != nil {
 		return nil, err
 	}
@@ -103,9 +112,11 @@ type front struct {
 }
 
 // startFront starts a router: it follows the placement table and serves the
-// public API. checks are what readiness depends on beside the table.
+// public API. checks are what readiness depends on beside the table; page is the
+// console, or nil.
 func startFront(listen string, streams streamConfig, control controlrpc.ControlPlane, connect func(controlrpc.NodeID, string) (rpc.Node, error),
-	checks []api.Check, t *telemetry, log *slog.Logger, p *parts) (*front, error) {
+	checks []api.Check, page http.Handler, t *telemetry, log *slog.Logger, p *parts) (*front, error) {
+	log = log.With("component", "router")
 	// Bound first: an address in use is the commonest mistake.
 	listener, err := net.Listen("tcp", listen)
 	if err != nil {
@@ -116,7 +127,7 @@ func startFront(listen string, streams streamConfig, control controlrpc.ControlP
 		return nil, errors.Join(err, listener.Close())
 	}
 	p.add("placement table", func(context.Context) error { placement.Close(); return nil })
-	forwarder, err := forward.New(forward.Config{Table: placement, Connect: connect, Measure: forwardMeasure{t.measured}, Tracer: t.tracer})
+	forwarder, err := forward.New(forward.Config{Table: placement, Connect: connect, Measure: t.ofForwarder(), Tracer: t.tracer})
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
@@ -132,8 +143,8 @@ func startFront(listen string, streams streamConfig, control controlrpc.ControlP
 	conf := api.DefaultConfig()
 	conf.AllowedOrigins = streams.origins()
 	surface, err := api.New(conf, forwarder, api.Deps{
-		Log: log, Checks: f.checks, Streams: sockets, Registerer: t.registry, MetricsHandler: t.handler(),
-		Measure: routerMeasure{t.measured}, Tracer: t.tracer, LateTracer: t.late,
+		Log: log, Checks: f.checks, Streams: sockets, Registerer: t.registry, MetricsHandler: t.handler(), Console: page,
+		Measure: t.ofAPI(), Tracer: t.tracer, LateTracer: t.late,
 	})
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())

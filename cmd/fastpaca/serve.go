@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/fastpaca/fastpaca/controlplane/latency"
 	"github.com/fastpaca/fastpaca/controlplane/member"
 	"github.com/fastpaca/fastpaca/controlplane/mesh"
 	controlrpc "github.com/fastpaca/fastpaca/controlplane/rpc"
@@ -28,6 +29,7 @@ type serveConfig struct {
 	Advertise      string
 	Zone           string
 	Streams        streamConfig
+	Console        consoleConfig
 	Archive        archiveConfig
 	Credentials    credentialConfig
 	Role           roleConfig
@@ -48,7 +50,7 @@ func (c *serveConfig) flags() []cli.Flag {
 		&cli.StringFlag{Name: "zone", EnvVars: []string{"FASTPACA_ZONE"},
 			Usage: "failure domain that this node stands in, a `NAME`", Destination: &c.Zone},
 	}
-	flags = append(flags, c.Streams.flags()...)
+	flags = append(append(flags, c.Streams.flags()...), c.Console.flags()...)
 	flags = append(flags, c.Archive.flags()...)
 	return append(append(flags, c.Credentials.flags()...), c.Role.flags()...)
 }
@@ -89,7 +91,7 @@ const noAddress = "localhost:0"
 // start starts every plane. Each reaches the next through the interface that is
 // a network hop in a cluster.
 func (c *serveConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-chan error, error) {
-	t, err := openTelemetry("server", c.ID, log, p)
+	t, err := openTelemetry(roleServer, c.ID, log, p)
 	if err != nil {
 		return nil, err
 	}
@@ -123,11 +125,16 @@ func (c *serveConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-cha
 		return nil, err
 	}
 	if in.listener != nil {
+		in.report([]latency.Target{in.keepLatency()}, p)
 		in.serveGRPC(control, data, p)
 		in.serveAdmin(control, p)
 	}
 	checks := append([]api.Check{{Name: "control", Ready: func(context.Context) error { return control.Ready() }}}, nodeChecks(data)...)
-	front, err := startFront(c.Listen, c.Streams, control, c.connect(in, data), checks, t, log, p)
+	page, err := c.Console.open(localConsole(control, in.latency, c.Credentials.Token, log), t, log, p)
+	if err != nil {
+		return nil, err
+	}
+	front, err := startFront(c.Listen, c.Streams, control, c.connect(in, data), checks, page, t, log, p)
 	if err != nil {
 		return nil, err
 	}
@@ -146,11 +153,12 @@ func (c *serveConfig) startNode(in *internal, control *member.Server, advertise 
 	conf := node.DefaultConfig()
 	conf.ID, conf.Dir, conf.Zone, conf.Version, conf.Logger = c.ID, nodeDir(c.DataDir), c.Zone, version(), log
 	conf.Advertise, conf.Control = advertise, control
-	conf.Measure, conf.Tracer = nodeMeasure{in.telemetry.measured}, in.telemetry.tracer
+	conf.Measure, conf.Tracer = in.telemetry.ofNode(), in.telemetry.tracer
 	var err error
 	if conf.Archive, err = c.Archive.open(control, log, p); err != nil {
 		return nil, err
 	}
+	in.telemetry.measureArchive(conf.Archive, p)
 	if in.listener != nil {
 		return startNode(in, control, conf, p)
 	}
@@ -224,11 +232,14 @@ func dialable(addr net.Addr) string {
 // maxNamed bounds the groups that a readiness answer lists.
 const maxNamed = 8
 
-// groupsReady says which groups cannot be written.
+// groupsReady says which groups cannot be written. A node that has joined and
+// was given none, because it is new or drained, has nothing to wait for.
 func groupsReady(st node.Status) error {
 	switch {
-	case st.Open == 0:
-		return errors.New("no group is placed here yet")
+	case !st.Joined:
+		return errors.New("the control plane has not said yet what to host")
+	case st.Open < st.Assigned:
+		return fmt.Errorf("%d of %d groups are open", st.Open, st.Assigned)
 	case len(st.Failed) > 0:
 		return fmt.Errorf("%d groups have stopped because of their storage: %s", len(st.Failed), named(st.Failed))
 	case len(st.Leaderless) > 0:

@@ -26,6 +26,10 @@ import (
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
 	grpcotel "google.golang.org/grpc/stats/opentelemetry"
+
+	"github.com/fastpaca/fastpaca/dataplane/group"
+	"github.com/fastpaca/fastpaca/router/api"
+	"github.com/fastpaca/fastpaca/router/forward"
 )
 
 // telemetry is what a process measures and where it goes: to /metrics always,
@@ -38,7 +42,7 @@ type telemetry struct {
 	// a registry of its own, so that each reaches a collector once.
 	registry *prometheus.Registry
 	sdk      *prometheus.Registry
-	measured *measured
+	measured *measured // nil when the SDK is disabled, as all that follows
 	paths    *producer
 	meters   metric.MeterProvider
 	meter    metric.Meter
@@ -46,6 +50,14 @@ type telemetry struct {
 	// failed.
 	tracer, late trace.Tracer
 }
+
+// The roles of processes, as telemetry names them.
+const (
+	roleServer  = "server"
+	roleRouter  = "router"
+	roleData    = "data"
+	roleControl = "control"
+)
 
 // Bounds of telemetry.
 const (
@@ -67,7 +79,10 @@ func openTelemetry(role, id string, log *slog.Logger, p *parts) (*telemetry, err
 		return nil, err
 	}
 	t := &telemetry{registry: newRegistry(), sdk: prometheus.NewRegistry(), paths: &producer{since: time.Now()}}
-	t.measured, t.paths.families = newMeasured()
+	if env.disabled {
+		return t, nil
+	}
+	t.measured, t.paths.families = newMeasured(role == roleRouter || role == roleServer, role == roleData || role == roleServer)
 	scrape, err := otelprom.New(otelprom.WithRegisterer(t.sdk), otelprom.WithProducer(t.paths), otelprom.WithoutScopeInfo(),
 		otelprom.WithTranslationStrategy(otlptranslator.UnderscoreEscapingWithSuffixes))
 	if err != nil {
@@ -141,14 +156,41 @@ func (t *telemetry) handler() http.Handler {
 
 // dialOption measures a gRPC client. A command that only calls has no telemetry.
 func (t *telemetry) dialOption() grpc.DialOption {
-	if t == nil {
+	if t == nil || t.meters == nil {
 		return grpc.EmptyDialOption{}
 	}
 	return grpcotel.DialOption(grpcotel.Options{MetricsOptions: grpcotel.MetricsOptions{MeterProvider: t.meters}})
 }
 
 func (t *telemetry) serverOption() grpc.ServerOption {
+	if t.meters == nil {
+		return grpc.EmptyServerOption{}
+	}
 	return grpcotel.ServerOption(grpcotel.Options{MetricsOptions: grpcotel.MetricsOptions{MeterProvider: t.meters}})
+}
+
+// What each part is measured by: nil, not a nil pointer, when the SDK is
+// disabled.
+
+func (t *telemetry) ofAPI() api.Measure {
+	if t.measured == nil {
+		return nil
+	}
+	return routerMeasure{t.measured}
+}
+
+func (t *telemetry) ofForwarder() forward.Measure {
+	if t.measured == nil {
+		return nil
+	}
+	return forwardMeasure{t.measured}
+}
+
+func (t *telemetry) ofNode() group.Measure {
+	if t.measured == nil {
+		return nil
+	}
+	return nodeMeasure{t.measured}
 }
 
 // observe has the instruments read by callback until the part is stopped, which

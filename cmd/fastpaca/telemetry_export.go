@@ -22,6 +22,7 @@ import (
 // theirs (endpoints, headers, certificates, timeouts, compression) themselves.
 type otlp struct {
 	metrics, traces protocol // "" for none
+	disabled        bool     // nothing is measured but what Prometheus's own collectors do
 	sampling        sampling
 }
 
@@ -38,7 +39,7 @@ func otlpFromEnv() (otlp, error) {
 	if e.sampling, err = samplingFromEnv(); err != nil {
 		return e, err
 	}
-	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
+	if e.disabled = strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true"); e.disabled {
 		return e, nil
 	}
 	metrics, metricsErr := protocolFromEnv("METRICS")

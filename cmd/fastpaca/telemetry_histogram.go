@@ -58,15 +58,6 @@ func (h *histogram) record(v int64, span trace.Span) {
 	}
 }
 
-// sampledSpan is the span of a sampled request, nil for all others.
-func sampledSpan(ctx context.Context) trace.Span {
-	span := trace.SpanFromContext(ctx)
-	if !span.SpanContext().IsSampled() {
-		return nil
-	}
-	return span
-}
-
 // point reads the histogram in units of so many of its integers. The count is
 // that of the buckets read, so that they always agree.
 func (h *histogram) point(since, now time.Time, unit float64) (metricdata.HistogramDataPoint[float64], bool) {
@@ -132,14 +123,8 @@ func (p *producer) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 	out := metricdata.ScopeMetrics{Scope: instrumentation.Scope{Name: scopeName, Version: version()}}
 	now := time.Now()
 	for _, f := range p.families {
-		data := metricdata.Histogram[float64]{Temporality: metricdata.CumulativeTemporality}
-		for _, h := range f.of {
-			if point, shown := h.point(p.since, now, f.scale); shown {
-				data.DataPoints = append(data.DataPoints, point)
-			}
-		}
-		if len(data.DataPoints) > 0 {
-			out.Metrics = append(out.Metrics, metricdata.Metrics{Name: f.name, Description: f.help, Unit: f.unit, Data: data})
+		if m, ok := f.metric(p.since, now); ok {
+			out.Metrics = append(out.Metrics, m)
 		}
 	}
 	p.mu.Lock()
@@ -150,6 +135,17 @@ func (p *producer) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 		}
 	}
 	return []metricdata.ScopeMetrics{out}, nil
+}
+
+// metric reads the family, and returns false when there is nothing to show.
+func (f *family) metric(since, now time.Time) (metricdata.Metrics, bool) {
+	data := metricdata.Histogram[float64]{Temporality: metricdata.CumulativeTemporality}
+	for _, h := range f.of {
+		if point, shown := h.point(since, now, f.scale); shown {
+			data.DataPoints = append(data.DataPoints, point)
+		}
+	}
+	return metricdata.Metrics{Name: f.name, Description: f.help, Unit: f.unit, Data: data}, len(data.DataPoints) > 0
 }
 
 // exponential returns n bounds that double from first on.

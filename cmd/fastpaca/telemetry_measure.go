@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -32,6 +31,14 @@ const (
 )
 
 var stageNames = [stages]string{"total", "receive", "route_wait", "forward", "queue", "log_sync", "replicate", "apply", "respond"}
+
+// shown says whether a process with these parts measures the stage.
+func (s stage) shown(routes, stores bool) bool {
+	if s >= stageQueue && s <= stageApply {
+		return stores
+	}
+	return routes
+}
 
 // outcomeClass says what became of a request.
 type outcomeClass uint8
@@ -83,27 +90,30 @@ func outcomeOf(err error) outcomeClass {
 
 // measured is everything that is counted on the paths of requests.
 type measured struct {
-	appends [stages][outcomes]*histogram
-	reads   [forward.Reads][rpc.Stale + 1][outcomes]*histogram
-	logSync *histogram
-	writes  *histogram
-	bytes   *histogram
+	routes, stores bool // what of it this process measures
+	appends        [stages][outcomes]*histogram
+	reads          [forward.Reads][rpc.Stale + 1][outcomes]*histogram
+	logSync        *histogram
+	writes         *histogram
+	bytes          *histogram
 
 	gained, lost, stood atomic.Int64
 }
 
 var consistencyNames = [rpc.Stale + 1]string{"leader", "linearizable", "stale"}
 
-// newMeasured makes the counters and the families they are shown as.
-func newMeasured() (*measured, []*family) {
+// newMeasured makes the counters and the families they are shown as. What a
+// process never counts, because it has no router or no data node, is not shown;
+// the rest is from the start.
+func newMeasured(routes, stores bool) (*measured, []*family) {
 	const second = float64(time.Second)
-	m := new(measured)
+	m := &measured{routes: routes, stores: stores}
 	appends := &family{name: "fastpaca.append.duration", unit: "s", scale: second,
 		help: "How long appends take, in all (total) and by stage. The other stages divide the total without a gap."}
 	for s := range stages {
 		for o := range outcomes {
 			h := newHistogram(latencyBounds, attribute.String("stage", stageNames[s]), attribute.String("outcome", outcomeNames[o]))
-			h.always = o == outcomeOK
+			h.always = o == outcomeOK && s.shown(routes, stores)
 			m.appends[s][o] = h
 			appends.of = append(appends.of, h)
 		}
@@ -115,7 +125,7 @@ func newMeasured() (*measured, []*family) {
 			for o := range outcomes {
 				h := newHistogram(latencyBounds, attribute.String("operation", r.String()),
 					attribute.String("consistency", consistencyNames[c]), attribute.String("outcome", outcomeNames[o]))
-				h.always = o == outcomeOK && c == 0
+				h.always = o == outcomeOK && c == 0 && routes
 				m.reads[r][c][o] = h
 				reads.of = append(reads.of, h)
 			}
@@ -123,7 +133,7 @@ func newMeasured() (*measured, []*family) {
 	}
 	one := func(name, unit, help string, scale float64, bounds []int64) (*histogram, *family) {
 		h := newHistogram(bounds)
-		h.always = true
+		h.always = stores
 		return h, &family{name: name, unit: unit, help: help, scale: scale, of: []*histogram{h}}
 	}
 	var logSync, writes, bytes *family
@@ -151,30 +161,30 @@ func (m *measured) stage(s stage, o outcomeClass, d time.Duration, span trace.Sp
 }
 
 // Appended implements api.Measure.
-func (m routerMeasure) Appended(ctx context.Context, total, receive, respond time.Duration, err error) {
-	span, o := sampledSpan(ctx), outcomeOf(err)
+func (m routerMeasure) Appended(span trace.Span, total, receive, respond time.Duration, err error) {
+	o := outcomeOf(err)
 	m.stage(stageTotal, o, total, span)
 	m.stage(stageReceive, o, receive, span)
 	m.stage(stageRespond, o, respond, span)
 }
 
 // Appended implements forward.Measure.
-func (m forwardMeasure) Appended(ctx context.Context, wait, hop time.Duration, err error) {
-	span, o := sampledSpan(ctx), outcomeOf(err)
+func (m forwardMeasure) Appended(span trace.Span, wait, hop time.Duration, err error) {
+	o := outcomeOf(err)
 	m.stage(stageRouteWait, o, wait, span)
 	m.stage(stageForward, o, hop, span)
 }
 
 // Read implements forward.Measure.
-func (m forwardMeasure) Read(ctx context.Context, op forward.Read, c rpc.Consistency, took time.Duration, err error) {
+func (m forwardMeasure) Read(span trace.Span, op forward.Read, c rpc.Consistency, took time.Duration, err error) {
 	if op < forward.Reads && c <= rpc.Stale {
-		m.reads[op][c][outcomeOf(err)].record(int64(took), sampledSpan(ctx))
+		m.reads[op][c][outcomeOf(err)].record(int64(took), span)
 	}
 }
 
 // Appended implements group.Measure.
-func (m nodeMeasure) Appended(ctx context.Context, s group.Stages, err error) {
-	span, o := sampledSpan(ctx), outcomeOf(err)
+func (m nodeMeasure) Appended(span trace.Span, s group.Stages, err error) {
+	o := outcomeOf(err)
 	for i, took := range [...]time.Duration{s.Queue, s.LogSync, s.Replicate, s.Apply} {
 		if took < 0 {
 			return

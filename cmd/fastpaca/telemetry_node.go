@@ -45,6 +45,9 @@ func labelled(key, value string) metric.ObserveOption {
 
 // observeNode measures a data node whenever somebody collects.
 func (t *telemetry) observeNode(n *node.Node, p *parts) error {
+	if t.measured == nil {
+		return nil
+	}
 	i := &instruments{meter: t.meter}
 	observers := []func(metric.Observer, *node.Observation){
 		i.replicas(), i.storage(), i.transport(), i.elections(t.measured),
@@ -52,7 +55,7 @@ func (t *telemetry) observeNode(n *node.Node, p *parts) error {
 	if i.err != nil {
 		return i.err
 	}
-	remove := t.paths.add(func() (metricdata.Metrics, bool) { return walSync(n) })
+	remove := t.paths.add(func() (metricdata.Metrics, bool) { return walSync(n, t.paths.since) })
 	p.add("telemetry of the data node's log", func(context.Context) error { remove(); return nil })
 	return t.observe("data node", p, func(_ context.Context, o metric.Observer) error {
 		seen := n.Observe()
@@ -139,12 +142,12 @@ func (i *instruments) storage() func(metric.Observer, *node.Observation) {
 }
 
 // walSync is the storage's own histogram.
-func walSync(n *node.Node) (metricdata.Metrics, bool) {
+func walSync(n *node.Node, since time.Time) (metricdata.Metrics, bool) {
 	d := n.WALSync()
 	if len(d.Counts) == 0 {
 		return metricdata.Metrics{}, false
 	}
-	point := metricdata.HistogramDataPoint[float64]{Bounds: d.Bounds, BucketCounts: d.Counts, Sum: d.Sum, Time: time.Now()}
+	point := metricdata.HistogramDataPoint[float64]{Bounds: d.Bounds, BucketCounts: d.Counts, Sum: d.Sum, StartTime: since, Time: time.Now()}
 	for _, n := range d.Counts {
 		point.Count += n
 	}
@@ -198,6 +201,9 @@ func (i *instruments) elections(m *measured) func(metric.Observer, *node.Observa
 
 // observeControl measures a control member whenever somebody collects.
 func (t *telemetry) observeControl(s *member.Server, p *parts) error {
+	if t.measured == nil {
+		return nil
+	}
 	i := &instruments{meter: t.meter}
 	leader := i.gauge("fastpaca.control.leader", "", "Whether this member leads the control plane. The others know part of what follows only.")
 	groups := i.gauge("fastpaca.control.groups", "{group}", "Groups by state; a group may be in several.")

@@ -5,9 +5,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,16 +22,36 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// startRole runs a command of this program until the test ends.
+// startRole runs a command of this program until the test ends. It returns when
+// the command has said what runs where: the parsing of flags, before that, is
+// not for several at a time.
 func startRole(t *testing.T, log io.Writer, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan int, 1)
-	go func() { done <- run(ctx, append([]string{"fastpaca"}, args...), io.Discard, log) }()
+	said := &firstWrite{done: make(chan struct{})}
+	go func() { done <- run(ctx, append([]string{"fastpaca"}, args...), said, log) }()
 	t.Cleanup(func() {
 		cancel()
 		require.Equal(t, exitOK, <-done)
 	})
+	select {
+	case <-said.done:
+	case code := <-done:
+		done <- code
+		t.Fatalf("%v exited with %d", args, code)
+	}
+}
+
+// firstWrite drops what is written and tells of the first time.
+type firstWrite struct {
+	once sync.Once
+	done chan struct{}
+}
+
+func (w *firstWrite) Write(p []byte) (int, error) {
+	w.once.Do(func() { close(w.done) })
+	return len(p), nil
 }
 
 // lockedBuffer is a log that a test reads while it is written.
@@ -92,30 +112,36 @@ func scrape(t *testing.T, address string) map[string]*dto.MetricFamily {
 	return families
 }
 
-// The goal: where an append spent its time adds up to what it took, and nothing
-// that a client chooses becomes a label. Fifty appends to fifty conversations go
-// through a live server; its /metrics is then walked.
+// The goal: where an append spent its time adds up to what it took, of the median
+// append and of all together, and nothing that a client chooses becomes a label.
+// Thirty appends to as many conversations go through a live server, whose /metrics is
+// read after each and walked at the end.
 func TestLiveMetrics(t *testing.T) {
 	address := startServer(t, io.Discard)
-	const appends = 50
+	const appends = 30
+	var ratios []float64 // of the stages' sum to the total, of each append
+	passed := sumsOf(t, scrape(t, address), 0)
 	for i := range appends {
 		id := fmt.Sprintf("/v1/conversations/unbounded-%d", i)
-		require.Equal(t, http.StatusCreated, request(t, http.MethodPut, address, id, `{}`))
+		require.Equal(t, http.StatusOK, request(t, http.MethodPut, address, id, `{}`))
 		require.Equal(t, http.StatusCreated, request(t, http.MethodPost, address, id+"/messages", oneMessage))
+		now := sumsOf(t, scrape(t, address), i+1)
+		parts := 0.0
+		for stage := range now {
+			if stage != "total" {
+				parts += now[stage] - passed[stage]
+			}
+		}
+		ratios = append(ratios, parts/(now["total"]-passed["total"]))
+		passed = now
 	}
+	slices.Sort(ratios)
+	require.InEpsilon(t, 1, ratios[appends/2], 0.05, "the stages of an append divide its total: %v", ratios)
 	require.Equal(t, http.StatusNotFound, request(t, http.MethodPost, address, "/v1/conversations/absent/messages", oneMessage))
 	require.Equal(t, http.StatusOK, request(t, http.MethodGet, address, "/v1/conversations/unbounded-1/tail", ""))
 	families := scrape(t, address)
 
-	sums := map[string]float64{}
-	for _, m := range families["fastpaca_append_duration_seconds"].GetMetric() {
-		if labels := labelsOf(m); labels["outcome"] == "ok" {
-			require.EqualValues(t, appends, m.GetHistogram().GetSampleCount(), "%v", labels)
-			sums[labels["stage"]] = m.GetHistogram().GetSampleSum()
-		} else {
-			require.Equal(t, "rejected", labels["outcome"])
-		}
-	}
+	sums := sumsOf(t, families, appends)
 	require.Len(t, sums, int(stages))
 	total, parts := sums["total"], 0.0
 	delete(sums, "total")
@@ -153,6 +179,22 @@ func TestLiveMetrics(t *testing.T) {
 		}
 	}
 	require.Less(t, series, 1500)
+}
+
+// sumsOf returns what each stage took of all appends that succeeded, of which
+// there are so many.
+func sumsOf(t *testing.T, families map[string]*dto.MetricFamily, appends int) map[string]float64 {
+	t.Helper()
+	sums := map[string]float64{}
+	for _, m := range families["fastpaca_append_duration_seconds"].GetMetric() {
+		if labels := labelsOf(m); labels["outcome"] == "ok" {
+			require.EqualValues(t, appends, m.GetHistogram().GetSampleCount(), "%v", labels)
+			sums[labels["stage"]] = m.GetHistogram().GetSampleSum()
+		} else {
+			require.Equal(t, "rejected", labels["outcome"])
+		}
+	}
+	return sums
 }
 
 func labelsOf(m *dto.Metric) map[string]string {
@@ -218,6 +260,8 @@ func exporting(t *testing.T, endpoint string) {
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
 	t.Setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
 	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2000")
+	t.Setenv("OTEL_METRIC_EXPORT_TIMEOUT", "2000")
+	t.Setenv("OTEL_BSP_EXPORT_TIMEOUT", "2000")
 }
 
 const (
@@ -278,57 +322,6 @@ func TestATraceReachesTheStateMachine(t *testing.T) {
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	require.Contains(t, string(text), `# {span_id="`, "buckets name a trace")
-	require.Contains(t, string(text), `trace_id="`+clientTrace)
-}
-
-// A collector that is absent, that accepts and never answers, or that dies costs
-// appends nothing, and the log one line per signal.
-func TestACollectorThatIsAway(t *testing.T) {
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	var held []net.Conn
-	accepted := make(chan struct{})
-	go func() {
-		defer close(accepted)
-		for {
-			conn, err := silent.Accept()
-			if err != nil {
-				return
-			}
-			held = append(held, conn) // read from it nobody does
-		}
-	}()
-	t.Cleanup(func() {
-		_ = silent.Close()
-		<-accepted
-		for _, conn := range held {
-			_ = conn.Close()
-		}
-	})
-	absent, err := freeAddresses(1)
-	require.NoError(t, err)
-	for name, address := range map[string]string{"absent": absent[0], "silent": silent.Addr().String()} {
-		for _, protocol := range []string{"grpc", "http/protobuf"} {
-			t.Run(name+" "+strings.ReplaceAll(protocol, "/", "-"), func(t *testing.T) {
-				exporting(t, "http://"+address)
-				t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
-				t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "200")
-				t.Setenv("OTEL_TRACES_SAMPLER", "always_on")
-				var log lockedBuffer
-				server := startServer(t, &log)
-				require.Equal(t, http.StatusCreated, request(t, http.MethodPut, server, "/v1/conversations/c", `{}`))
-				lines := func() int { return strings.Count(log.String(), "telemetry cannot be exported") }
-				for range 20 {
-					require.Equal(t, http.StatusCreated, request(t, http.MethodPost, server, "/v1/conversations/c/messages", oneMessage))
-				}
-				require.Eventually(t, func() bool { return lines() == 2 }, 30*time.Second, 10*time.Millisecond)
-				for range 20 {
-					require.Equal(t, http.StatusCreated, request(t, http.MethodPost, server, "/v1/conversations/c/messages", oneMessage))
-				}
-				require.Equal(t, 2, lines(), log.String())
-				require.NotContains(t, log.String(), "level=ERROR")
-			})
-		}
-	}
+	require.True(t, strings.Contains(string(text), `trace_id="`+clientTrace), "buckets name a trace")
+	require.NotContains(t, scrape(t, public), "fastpaca_raft_log_sync_duration_seconds", "a router has no log")
 }

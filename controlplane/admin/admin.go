@@ -37,6 +37,7 @@ type Plane interface {
 	Drain(ctx context.Context, node rpc.NodeID, dryRun bool) error
 	Undrain(ctx context.Context, node rpc.NodeID) error
 	Remove(ctx context.Context, node rpc.NodeID) error
+	SetWeight(ctx context.Context, node rpc.NodeID, weight uint32) error
 	Rebalance(ctx context.Context, dryRun bool) ([]reconcile.Relocation, error)
 	CancelRebalance(ctx context.Context) error
 	Move(ctx context.Context, group uint16, from, to rpc.NodeID, dryRun bool) (*catalog.Move, error)

@@ -45,8 +45,11 @@ func (d *double) Drain(_ context.Context, node rpc.NodeID, dryRun bool) error {
 }
 func (d *double) Undrain(_ context.Context, node rpc.NodeID) error { return d.ask("undrain %s", node) }
 func (d *double) Remove(_ context.Context, node rpc.NodeID) error  { return d.ask("remove %s", node) }
-func (d *double) CancelRebalance(context.Context) error            { return d.ask("cancel") }
-func (d *double) AbortMove(_ context.Context, id uint64) error     { return d.ask("abort %d", id) }
+func (d *double) SetWeight(_ context.Context, node rpc.NodeID, weight uint32) error {
+	return d.ask("weigh %s %d", node, weight)
+}
+func (d *double) CancelRebalance(context.Context) error        { return d.ask("cancel") }
+func (d *double) AbortMove(_ context.Context, id uint64) error { return d.ask("abort %d", id) }
 func (d *double) Rebalance(_ context.Context, dryRun bool) ([]reconcile.Relocation, error) {
 	return []reconcile.Relocation{{Group: 3, From: "d1", To: "d4", Reason: "rebalance"}}, d.ask("rebalance %t", dryRun)
 }
@@ -158,6 +161,7 @@ func TestOperating(t *testing.T) {
 		{"POST", "/nodes/d1/drain", "", "drain d1 false"},
 		{"POST", "/nodes/d1/drain", `{"dry_run":true}`, "drain d1 true"},
 		{"POST", "/nodes/a%2Fb/undrain", "", "undrain a/b"},
+		{"POST", "/nodes/d1/weight", `{"weight":250}`, "weigh d1 250"},
 		{"DELETE", "/nodes/d1", "", "remove d1"},
 		{"POST", "/rebalance", `{"dry_run":true}`, "rebalance true"},
 		{"POST", "/rebalance", "", "rebalance false"},
@@ -185,6 +189,8 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/groups/1/move", `{"from":"a","to":"b","extra":1}`, "invalid_request", 422},
 		{"POST", "/groups/1/move", `{`, "invalid_request", 400},
 		{"POST", "/groups/1/move", ``, "invalid_request", 400},
+		{"POST", "/nodes/d1/weight", `{"weight":0}`, "invalid_request", 422},
+		{"POST", "/nodes/d1/weight", `{"weight":10001}`, "invalid_request", 422},
 		{"DELETE", "/moves/-1", "", "invalid_request", 422},
 		{"GET", "/events?limit=0", "", "invalid_request", 422},
 		{"GET", "/nothing", "", "not_found", 404},

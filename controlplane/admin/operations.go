@@ -91,6 +91,12 @@ type (
 			To string `json:"to" minLength:"1" maxLength:"128"`
 		}
 	}
+	weightInput struct {
+		Node string `path:"node" maxLength:"128"`
+		Body struct {
+			Weight uint32 `json:"weight" minimum:"1" maximum:"10000" doc:"How much of the load it takes, beside the weights of the others."`
+		}
+	}
 	abortInput struct {
 		Move uint64 `path:"move"`
 	}
@@ -131,6 +137,11 @@ func (h *Handler) registerNodes(api huma.API) {
 		"Moves that have just begun are taken back, others finish."),
 		func(ctx context.Context, in *nodeInput) (*Done, error) {
 			return &Done{true}, h.plane.Undrain(ctx, rpc.NodeID(in.Node))
+		})
+	handle(h, api, operation("weighNode", http.MethodPost, "/nodes/{node}/weight", "Say how much of the load a node takes",
+		"Every node weighs 100 until it is told otherwise. Leaders follow at once, replicas with the next rebalance."),
+		func(ctx context.Context, in *weightInput) (*Done, error) {
+			return &Done{true}, h.plane.SetWeight(ctx, rpc.NodeID(in.Node), in.Body.Weight)
 		})
 	handle(h, api, operation("removeNode", http.MethodDelete, "/nodes/{node}", "Take an empty node out of the cluster",
 		"It can join again with another data directory only."),

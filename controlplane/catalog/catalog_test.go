@@ -403,7 +403,8 @@ func drawCommand(r *rapid.T) Command {
 	case 8:
 		return &PinLeader{Group: rapid.Uint16Range(0, 9).Draw(r, "group"), Node: id}
 	case 9:
-		return rapid.SampledFrom([]Command{&StartRebalance{}, &EndRebalance{ID: 3}, &NoteNodes{Silent: []rpc.NodeID{id}}}).Draw(r, "rebalance")
+		return rapid.SampledFrom([]Command{&StartRebalance{}, &EndRebalance{ID: 3}, &NoteNodes{Silent: []rpc.NodeID{id}},
+			&SetNodeWeight{Node: id, Weight: 300}}).Draw(r, "rebalance")
 	case 1, 2:
 		births := []string{"i1", "i2", "i3"}
 		return &RegisterNode{

@@ -40,7 +40,7 @@ const (
 	flagsSupported = flagIgnorable
 
 	// Version is the catalog version of this program: the newest that follows.
-	Version = versionOperated
+	Version = versionWeights
 	// versionFirst knows the cluster, its nodes and where groups were placed.
 	versionFirst = 1
 	// versionMoves knows moves and changes of the preferred leader.
@@ -49,6 +49,8 @@ const (
 	versionLeases = 3
 	// versionOperated knows what operators ask for, and keeps an event log.
 	versionOperated = 4
+	// versionWeights knows weights that operators gave to nodes.
+	versionWeights = 5
 
 	// MaxCommandBytes bounds an encoded command.
 	MaxCommandBytes = 1 << 20
@@ -65,6 +67,7 @@ const (
 	KindSetNodeState   Kind = 3
 	KindRemoveNode     Kind = 4
 	KindNoteNodes      Kind = 5
+	KindSetNodeWeight  Kind = 6
 	KindPlaceGroups    Kind = 20
 	KindFormGroups     Kind = 21
 	KindPreferLeaders  Kind = 22
@@ -88,6 +91,8 @@ func (k Kind) requires() uint8 {
 		return versionMoves
 	case KindGrantLeases, KindReleaseLeases:
 		return versionLeases
+	case KindSetNodeWeight:
+		return versionWeights
 	}
 	return versionOperated
 }
@@ -217,6 +222,8 @@ func empty(kind Kind) Command {
 		return &RemoveNode{}
 	case KindNoteNodes:
 		return &NoteNodes{}
+	case KindSetNodeWeight:
+		return &SetNodeWeight{}
 	case KindPlaceGroups:
 		return &PlaceGroups{}
 	case KindFormGroups:

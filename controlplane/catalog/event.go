@@ -23,6 +23,7 @@ const (
 	EventNodeDraining       EventKind = "node_draining"
 	EventNodeActive         EventKind = "node_active"
 	EventNodeRemoved        EventKind = "node_removed"
+	EventNodeWeighed        EventKind = "node_weighed"
 	EventGroupsPlaced       EventKind = "groups_placed"
 	EventLeaderPinned       EventKind = "leader_pinned"
 	EventMoveStarted        EventKind = "move_started"

@@ -260,6 +260,7 @@ func TestVersionsThatAreRequired(t *testing.T) {
 	for command, want := range map[Command]uint8{
 		form(0): versionFirst, &PreferLeaders{}: versionMoves, &GrantLeases{}: versionLeases,
 		register("d1"): versionOperated, startMove(0, "d1"): versionOperated, &SetNodeState{}: versionOperated,
+		&SetNodeWeight{}: versionWeights,
 	} {
 		data, err := Encode(command)
 		require.NoError(t, err)

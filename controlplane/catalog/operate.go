@@ -60,6 +60,15 @@ type RemoveNode struct {
 	At   time.Time  `json:"at"`
 }
 
+// SetNodeWeight says how much of the load a node takes. Leaders follow at once,
+// replicas when they are moved for another reason or by a rebalance. Asking for
+// what is so changes nothing.
+type SetNodeWeight struct {
+	Node   rpc.NodeID `json:"node"`
+	Weight uint32     `json:"weight"` // 1 to MaxWeight
+	At     time.Time  `json:"at"`
+}
+
 // PinLeader says who should lead one group, until a rebalance.
 type PinLeader struct {
 	Group uint16     `json:"group"`
@@ -82,6 +91,7 @@ type EndRebalance struct {
 
 func (*SetNodeState) kind() Kind   { return KindSetNodeState }
 func (*RemoveNode) kind() Kind     { return KindRemoveNode }
+func (*SetNodeWeight) kind() Kind  { return KindSetNodeWeight }
 func (*PinLeader) kind() Kind      { return KindPinLeader }
 func (*StartRebalance) kind() Kind { return KindStartRebalance }
 func (*EndRebalance) kind() Kind   { return KindEndRebalance }
@@ -131,6 +141,23 @@ func (c *SetNodeState) apply(d *draft) error {
 	node.State = c.State
 	d.setNode(node)
 	d.record(c.At, Event{Kind: kind, Node: c.Node})
+	return nil
+}
+
+func (c *SetNodeWeight) apply(d *draft) error {
+	node, err := d.livingNode(c.Node)
+	switch {
+	case err != nil:
+		return err
+	case c.Weight < 1 || c.Weight > MaxWeight:
+		return fmt.Errorf("%w: weight %d", ErrInvalid, c.Weight)
+	case node.Weight == c.Weight:
+		return nil
+	}
+	was := node.Weight
+	node.Weight = c.Weight
+	d.setNode(node)
+	d.record(c.At, Event{Kind: EventNodeWeighed, Node: c.Node, Detail: fmt.Sprintf("%d, was %d", c.Weight, was)})
 	return nil
 }
 

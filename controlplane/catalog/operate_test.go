@@ -72,6 +72,29 @@ func TestLifeOfADrain(t *testing.T) {
 		h.events()[6:])
 }
 
+func TestWeights(t *testing.T) {
+	t.Parallel()
+	h := cluster(t, "d1", "d2", "d3")
+	weigh := func(id rpc.NodeID, weight uint32) *SetNodeWeight {
+		return &SetNodeWeight{Node: id, Weight: weight, At: epoch}
+	}
+	assigned := h.state.Nodes["d1"].Assigned
+	h.must(weigh("d1", 200))
+	require.EqualValues(t, 200, h.state.Nodes["d1"].Weight)
+	require.Equal(t, assigned, h.state.Nodes["d1"].Assigned, "a node is not told its weight")
+	require.Equal(t, h.state.Index, h.state.Revision, "plans are made anew")
+	require.Equal(t, EventNodeWeighed, h.events()[len(h.state.Events)-1])
+	h.same(weigh("d1", 200))
+	h.refused(weigh("d1", 0), ErrInvalid)
+	h.refused(weigh("d1", MaxWeight+1), ErrInvalid)
+	h.refused(weigh("d9", 7), ErrUnknownNode)
+	h.same(register("d1"))
+	require.EqualValues(t, 200, h.state.Nodes["d1"].Weight, "a restart keeps it")
+	h.must(register("d7"))
+	h.must(&RemoveNode{Node: "d7"})
+	h.refused(weigh("d7", 7), ErrRemoved)
+}
+
 func TestPinnedLeader(t *testing.T) {
 	t.Parallel()
 	h := cluster(t, "d1", "d2", "d3")

@@ -25,8 +25,10 @@ const (
 	MaxIDBytes = 128
 	// MaxAddressBytes bounds an address.
 	MaxAddressBytes = 512
-	// DefaultWeight is the weight of a node that says nothing else.
+	// DefaultWeight is the weight of a node until an operator says otherwise.
 	DefaultWeight = 100
+	// MaxWeight bounds the weight of a node.
+	MaxWeight = 10_000
 )
 
 // NodeState is what the control plane wants of a node.
@@ -49,8 +51,9 @@ type Node struct {
 	Zone        string     `json:"zone,omitempty"`
 	Incarnation string     `json:"incarnation"`
 	Version     string     `json:"version,omitempty"`
-	Weight      uint32     `json:"weight"`
-	State       NodeState  `json:"state"`
+	// Weight is how much of the load the node takes, beside those of the others.
+	Weight uint32    `json:"weight"`
+	State  NodeState `json:"state"`
 	// Generation counts the data directories the id has had, from 1. A
 	// replica that was placed on an earlier one lost its data.
 	Generation uint32    `json:"generation"`

@@ -95,6 +95,15 @@ func (s *Server) Remove(ctx context.Context, node rpc.NodeID) error {
 	})
 }
 
+// SetWeight says how much of the load a node takes beside the others, of which
+// each counts 100 unless it was told otherwise. Leaders follow at once, replicas
+// with the next rebalance.
+func (s *Server) SetWeight(ctx context.Context, node rpc.NodeID, weight uint32) error {
+	return s.operate(ctx, fmt.Sprintf("weigh node %q", node), func(v reconcile.View) (catalog.Command, error) {
+		return &catalog.SetNodeWeight{Node: node, Weight: weight, At: v.Now}, nil
+	})
+}
+
 // Rebalance starts to even replicas and leaders out and returns what that takes
 // by present knowledge. With dryRun it starts nothing.
 func (s *Server) Rebalance(ctx context.Context, dryRun bool) (plan []reconcile.Relocation, err error) {
@@ -151,7 +160,7 @@ func (s *Server) AbortMove(ctx context.Context, id uint64) error {
 	rebalancing := false
 	err := s.operate(ctx, fmt.Sprintf("abort move %d", id), func(v reconcile.View) (catalog.Command, error) {
 		command, err := v.Abort(id)
-		if err != nil {
+		if err != nil || command == nil {
 			return nil, err
 		}
 		move := v.State.Placed[command.Moves[0].Group].Move

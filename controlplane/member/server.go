@@ -212,9 +212,12 @@ func (s *Server) propose(ctx context.Context, command catalog.Command) (catalog.
 	}
 	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
 	defer cancel()
+	reached(beforeStep, command)
+	reached(amidStep, command)
 	result, err := s.consensus.Propose(ctx, data)
 	switch {
 	case err == nil:
+		reached(afterStep, command)
 		return result.Value.(catalog.Result), nil
 	case errors.Is(err, consensus.ErrClosed):
 		return catalog.Result{}, fmt.Errorf("%w: %w", rpc.ErrClosed, err)

@@ -52,6 +52,30 @@ var permanent = []error{
 	ErrUnauthorized, ErrVersion, ErrWrongCluster, ErrWrongNode,
 }
 
+// Advice says what an operator can do about an error of Dial that does not pass
+// by itself, or "" where the error says it all.
+func Advice(err error) string {
+	for _, known := range advice {
+		if errors.Is(err, known.err) {
+			return known.text
+		}
+	}
+	return ""
+}
+
+var advice = []struct {
+	err  error
+	text string
+}{
+	{ErrUnauthorized, "give both ends the same token, and certificates of the same authority"},
+	{ErrTLSRequired, "give this process a certificate, its key and the authority's, as the others have"},
+	{ErrTLSUnsupported, "give the others certificates as well, or none to this process"},
+	{ErrForbidden, "check the role that this process was started in, and the names in its certificate"},
+	{ErrWrongCluster, "point this process at the control plane of its own cluster, or start it with an empty data directory"},
+	{ErrNotMesh, "give the internal address of the peer, not that of its API or ops listener"},
+	{ErrVersion, "run versions of the program that know each other"},
+}
+
 // code is a reason as it travels in a reject frame. Numbers are never reused.
 type code uint8
 

@@ -136,11 +136,15 @@ func grpcDialer(d *Dialer, id string) func(context.Context, string) (net.Conn, e
 		conn, err := d.DialNode(ctx, KindGRPC, 0, id, addr)
 		if err != nil && ctx.Err() == nil {
 			if suppressed, ok := d.failures.allow(addr); ok {
+				args := []any{"node", id, "suppressed", suppressed, "error", err}
 				level := slog.LevelInfo
 				if Permanent(err) {
 					level = slog.LevelError
 				}
-				d.conf.Logger.Log(ctx, level, "mesh: cannot connect", "node", id, "suppressed", suppressed, "error", err)
+				if advice := Advice(err); advice != "" {
+					args = append(args, "advice", advice)
+				}
+				d.conf.Logger.Log(ctx, level, "mesh: cannot connect", args...)
 			}
 		}
 		return conn, err

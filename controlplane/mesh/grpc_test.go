@@ -141,7 +141,7 @@ func TestGRPCReportsWhyItCannotConnect(t *testing.T) {
 			_, err := client.Check(testContext(t), &healthpb.HealthCheckRequest{})
 			require.Equal(t, codes.Unavailable, status.Code(err))
 			require.ErrorContains(t, err, test.want.Error())
-			require.NotEmpty(t, logs.find("level=ERROR", "cannot connect", test.want.Error(), "node="+test.id))
+			require.NotEmpty(t, logs.find("level=ERROR", "cannot connect", test.want.Error(), "node="+test.id, Advice(test.want)))
 		})
 	}
 }

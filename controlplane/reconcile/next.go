@@ -27,6 +27,7 @@ type starter struct {
 	command  *catalog.StartMoves
 	moves    int                // moves under way, the new ones included
 	joins    map[rpc.NodeID]int // newcomers on each node
+	sends    map[rpc.NodeID]int // moves whose newcomers each node feeds
 	replicas map[string]int     // all replicas on each node
 }
 
@@ -34,7 +35,7 @@ type starter struct {
 func (v *View) start() catalog.Command {
 	s := &starter{
 		View: v, command: &catalog.StartMoves{At: v.Now},
-		joins: make(map[rpc.NodeID]int), replicas: make(map[string]int),
+		joins: make(map[rpc.NodeID]int), sends: make(map[rpc.NodeID]int), replicas: make(map[string]int),
 	}
 	for number := range v.State.Placed {
 		group := &v.State.Placed[number]
@@ -45,6 +46,9 @@ func (v *View) start() catalog.Command {
 			s.moves++
 			for _, id := range group.Move.Join {
 				s.joins[id]++
+			}
+			if len(group.Move.Join) > 0 {
+				s.sends[s.feeder(uint16(number), group)]++
 			}
 		}
 	}
@@ -78,9 +82,22 @@ func (s *starter) ready(yield func(number uint16, group *catalog.Group, l *leade
 	}
 }
 
-func (s *starter) add(move catalog.MoveStart) {
+// feeder returns the node that newcomers of a group are fed by: its leader, or
+// who should be while nobody is known.
+func (s *starter) feeder(number uint16, group *catalog.Group) rpc.NodeID {
+	if l := &s.Evidence.leaders[number]; l.leading {
+		return l.node
+	}
+	return group.Preferred
+}
+
+// add starts a move that l, the leader of its group, can carry out.
+func (s *starter) add(move catalog.MoveStart, l *leader) {
 	s.command.Moves = append(s.command.Moves, move)
 	s.moves++
+	if len(move.Join) > 0 {
+		s.sends[l.node]++
+	}
 	for _, id := range move.Join {
 		s.joins[id]++
 		s.replicas[string(id)]++
@@ -104,7 +121,7 @@ func (s *starter) dropLost() {
 			if group.Preferred == replica.Node {
 				move.Preferred = s.leastLeading(group, func(r catalog.Replica) bool { return lost(r.Node) })
 			}
-			s.add(move)
+			s.add(move, l)
 			return
 		}
 	})
@@ -121,7 +138,7 @@ func (s *starter) grow() {
 	}
 	factor := placement.Factor(s.State.ReplicationFactor, len(nodes), s.Expected)
 	s.ready(func(number uint16, group *catalog.Group, l *leader) {
-		if len(group.Replicas) >= factor || !l.settled(group) {
+		if len(group.Replicas) >= factor || !l.settled(group) || s.sends[l.node] >= s.Limits.MaxSends {
 			return
 		}
 		have := make([]string, len(group.Replicas))
@@ -142,7 +159,7 @@ func (s *starter) grow() {
 		// All at once or not at all, so that a group is never left with an even
 		// number of replicas for longer than it takes.
 		if len(move.Join) == missing {
-			s.add(move)
+			s.add(move, l)
 		}
 	})
 }

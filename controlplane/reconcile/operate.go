@@ -99,8 +99,8 @@ func (v View) Move(number uint16, from, to rpc.NodeID) (*catalog.StartMoves, err
 	}}}, nil
 }
 
-// Abort returns the command that takes a move back. What it was part of, a
-// rebalance, has to be ended as well.
+// Abort returns the command that takes a move back, or nil when it is being
+// taken back already. What it was part of, a rebalance, has to be ended as well.
 func (v View) Abort(id uint64) (*catalog.AbortMoves, error) {
 	for n := range v.State.Placed {
 		group := &v.State.Placed[n]
@@ -108,16 +108,22 @@ func (v View) Abort(id uint64) (*catalog.AbortMoves, error) {
 		if move == nil || move.ID != id {
 			continue
 		}
+		stay := slices.DeleteFunc(slices.Clone(move.Join), func(id rpc.NodeID) bool {
+			replica, held := find(group, id)
+			return !held || replica.Leaving
+		})
 		switch {
-		case move.Phase == catalog.PhaseLeave || move.Phase == catalog.PhaseWithdraw || len(move.Join) == 0:
+		case move.Phase == catalog.PhaseLeave || len(move.Join) == 0:
 			return nil, fmt.Errorf("%w: move %d", ErrTooLate, id)
+		case len(stay) == 0:
+			return nil, nil
 		case move.Reason == catalog.ReasonDrain && v.State.Nodes[move.Leave].State == catalog.NodeDraining:
 			return nil, fmt.Errorf("%w: of node %q", ErrBelongsToDrain, move.Leave)
 		case move.Phase != catalog.PhaseJoin && !v.withdrawableAll(uint16(n), group):
 			return nil, fmt.Errorf("%w: move %d of group %d", ErrUnsafe, id, n)
 		}
 		return &catalog.AbortMoves{At: v.Now, Moves: []catalog.MoveAbort{{
-			Group: uint16(n), Move: id, Nodes: move.Join, Reason: "an operator asked for it",
+			Group: uint16(n), Move: id, Nodes: stay, Reason: "an operator asked for it",
 		}}}, nil
 	}
 	return nil, fmt.Errorf("%w: %d", catalog.ErrUnknownMove, id)

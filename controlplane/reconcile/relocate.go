@@ -41,7 +41,7 @@ func (s *starter) relocate() {
 	}
 	s.ready(func(number uint16, group *catalog.Group, l *leader) {
 		r, found := due[number]
-		if !found || !l.settled(group) || s.joins[r.to] >= s.Limits.MaxJoins {
+		if !found || !l.settled(group) || s.joins[r.to] >= s.Limits.MaxJoins || s.sends[l.node] >= s.Limits.MaxSends {
 			return
 		}
 		for _, replica := range group.Replicas {
@@ -49,7 +49,7 @@ func (s *starter) relocate() {
 				return // its departure comes first
 			}
 		}
-		s.add(catalog.MoveStart{Group: number, Join: []rpc.NodeID{r.to}, Leave: r.from, Reason: r.reason, Term: l.term})
+		s.add(catalog.MoveStart{Group: number, Join: []rpc.NodeID{r.to}, Leave: r.from, Reason: r.reason, Term: l.term}, l)
 	})
 }
 

@@ -29,7 +29,7 @@ func (s *sim) operate(r *rapid.T, one, other rpc.NodeID) {
 		}
 	case 3:
 		if move := s.state.Placed[group].Move; move != nil {
-			if command, err := view.Abort(move.ID); err == nil {
+			if command, err := view.Abort(move.ID); err == nil && command != nil {
 				s.must(command)
 			}
 		}
@@ -248,8 +248,9 @@ func TestOperatorsMoveAndItsAbort(t *testing.T) {
 	abort, err := s.view().Abort(1)
 	require.NoError(t, err)
 	s.must(abort)
-	_, err = s.view().Abort(1)
-	require.ErrorIs(t, err, ErrTooLate)
+	again, err := s.view().Abort(1)
+	require.NoError(t, err)
+	require.Nil(t, again, "it is being taken back")
 	s.settle(100)
 	require.Equal(t, map[rpc.NodeID]int{"d1": 1, "d2": 1, "d3": 1, "d4": 0}, s.counts())
 	command, err = s.view().Move(0, "d1", "d4")
@@ -257,6 +258,103 @@ func TestOperatorsMoveAndItsAbort(t *testing.T) {
 	s.must(command)
 	s.settle(100)
 	require.Equal(t, map[rpc.NodeID]int{"d1": 0, "d2": 1, "d3": 1, "d4": 1}, s.counts())
+}
+
+// tell lets everything run and be heard once, without a decision.
+func (s *sim) tell() {
+	s.now = s.now.Add(300 * time.Millisecond)
+	for _, g := range s.groups {
+		s.converge(g)
+		s.replicate(g)
+	}
+	for _, n := range s.nodes {
+		s.report(n)
+		s.deliver(0, false, false)
+	}
+}
+
+// Goal: whatever phase a move is in when an operator gives it up, it is taken back
+// whole or goes on to its end, and the group is as it was or as it should be.
+func TestAbortInEveryPhase(t *testing.T) {
+	t.Parallel()
+	for phase, refused := range map[catalog.MovePhase]error{
+		catalog.PhaseJoin: nil, catalog.PhasePromote: nil, catalog.PhaseWithdraw: nil, catalog.PhaseLeave: ErrTooLate,
+	} {
+		t.Run(string(phase), func(t *testing.T) {
+			t.Parallel()
+			s := newSim(t, 4, 1, 3)
+			s.settle(20)
+			command, err := s.view().Move(0, "d1", "d4")
+			require.NoError(t, err)
+			s.must(command)
+			if phase == catalog.PhaseWithdraw {
+				s.must(&catalog.AbortMoves{Moves: []catalog.MoveAbort{{Group: 0, Move: 1, Nodes: []rpc.NodeID{"d4"}}}})
+			}
+			for s.state.Placed[0].Move != nil && s.state.Placed[0].Move.Phase != phase {
+				s.tell()
+				s.tick(false, false, false)
+			}
+			require.NotNil(t, s.state.Placed[0].Move)
+			abort, err := s.view().Abort(1)
+			for refused == nil && err != nil { // a quorum without the newcomer must be seen first
+				require.ErrorIs(t, err, ErrUnsafe)
+				s.tell()
+				abort, err = s.view().Abort(1)
+			}
+			require.ErrorIs(t, err, refused)
+			if abort != nil {
+				s.must(abort)
+			}
+			s.settle(100)
+			require.Nil(t, s.state.Placed[0].Move)
+			holder := map[bool]rpc.NodeID{true: "d1", false: "d4"}[refused == nil]
+			require.Equal(t, 1, s.counts()[holder])
+			require.Len(t, s.state.Placed[0].Replicas, 3)
+		})
+	}
+}
+
+// No node receives, and none sends, more than a bound at a time.
+func TestMovesAreBoundedPerNode(t *testing.T) {
+	t.Parallel()
+	s := newSim(t, 6, 40, 3)
+	s.settle(20)
+	for number := range uint16(40) { // all led by one
+		require.NoError(t, s.apply(&catalog.PinLeader{Group: number, Node: "d1"}).Err)
+	}
+	s.settle(50)
+	for number := range uint16(40) { // no new pins; the rebalance may not end them first
+		require.Equal(t, rpc.NodeID("d1"), s.state.Placed[number].Preferred)
+	}
+	s.must(&catalog.SetNodeState{Node: "d2", State: catalog.NodeDraining})
+	view := s.view()
+	view.Limits = Limits{MaxMoves: 30, MaxJoins: 20, MaxSends: 5, ReplaceAfter: simReplaceAfter}
+	command, ok := Next(view).(*catalog.StartMoves)
+	require.True(t, ok)
+	require.Len(t, command.Moves, 5)
+	view.Limits.MaxSends, view.Limits.MaxJoins = 30, 2
+	command, ok = Next(view).(*catalog.StartMoves)
+	require.True(t, ok)
+	require.Len(t, command.Moves, 6, "two to each of three")
+}
+
+// Weights decide who leads how much, and a rebalance who holds how much.
+func TestWeights(t *testing.T) {
+	t.Parallel()
+	s := newSim(t, 4, 24, 3)
+	s.settle(50)
+	s.must(&catalog.SetNodeWeight{Node: "d4", Weight: 50})
+	s.must(&catalog.StartRebalance{})
+	s.settle(2000)
+	require.Nil(t, s.state.Rebalance)
+	counts := s.counts()
+	require.Equal(t, 72, counts["d1"]+counts["d2"]+counts["d3"]+counts["d4"])
+	require.InDelta(t, 72*50/350, counts["d4"], 1)
+	leads := map[rpc.NodeID]int{}
+	for number := range 24 {
+		leads[s.state.Placed[number].Preferred]++
+	}
+	require.InDelta(t, 24*50/350., leads["d4"], 1)
 }
 
 // A pinned leader stays although leaders are uneven.

@@ -9,9 +9,12 @@ import (
 
 const (
 	// DefaultMaxMoves bounds the moves under way in the cluster.
-	DefaultMaxMoves = 32
+	DefaultMaxMoves = 20
 	// DefaultMaxJoins bounds the replicas that one node is receiving.
 	DefaultMaxJoins = 16
+	// DefaultMaxSends bounds the moves whose newcomers one node feeds, as the
+	// leader of their groups.
+	DefaultMaxSends = 16
 	// DefaultStable is how long a newcomer must have been caught up before it
 	// votes.
 	DefaultStable = time.Second
@@ -27,6 +30,7 @@ const (
 type Limits struct {
 	MaxMoves     int
 	MaxJoins     int
+	MaxSends     int
 	Stable       time.Duration
 	Patience     time.Duration
 	ReplaceAfter time.Duration
@@ -38,6 +42,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.MaxJoins == 0 {
 		l.MaxJoins = DefaultMaxJoins
+	}
+	if l.MaxSends == 0 {
+		l.MaxSends = DefaultMaxSends
 	}
 	if l.Stable == 0 {
 		l.Stable = DefaultStable

@@ -35,8 +35,8 @@ const timeLayout = "2006-01-02T15:04:05.999999999Z07:00"
 func parseColumns(message []byte) (columns, error) {
 	c := columns{exact: true}
 	var inserted string
-	err := members(message, func(name string, value []byte) {
-		switch name {
+	err := members(message, func(name, value []byte) {
+		switch string(name) {
 		case "id":
 			c.id = c.text(value)
 		case "role":
@@ -126,7 +126,7 @@ func unquote(value []byte) (string, bool) {
 
 // members calls each for every member of a JSON object, in order. The object
 // was valid JSON when it was stored; members only refuses what it cannot walk.
-func members(object []byte, each func(name string, value []byte)) error {
+func members(object []byte, each func(name, value []byte)) error {
 	i := space(object, 0)
 	if i == len(object) || object[i] != '{' {
 		return errNotMessage
@@ -140,7 +140,7 @@ func members(object []byte, each func(name string, value []byte)) error {
 		if end < 0 || object[i] != '"' {
 			return errNotMessage
 		}
-		name := string(object[i+1 : end-1])
+		name := object[i+1 : end-1]
 		i = space(object, end)
 		if i == len(object) || object[i] != ':' {
 			return errNotMessage

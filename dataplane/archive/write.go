@@ -59,8 +59,8 @@ type rows struct {
 	versions   []int64
 	messageIDs []*string
 	roles      []string
-	parts      []*string
-	metadata   []*string
+	parts      [][]byte // JSON, nil for null
+	metadata   [][]byte
 	tokens     []int64
 	inserted   []time.Time
 	exact      []bool
@@ -72,7 +72,7 @@ type rows struct {
 
 type conversationRows struct {
 	ids         []string
-	metadata    []*string
+	metadata    [][]byte
 	metadataRaw [][]byte
 	tombstoned  []bool
 	versions    []int64
@@ -90,8 +90,8 @@ func newRows(runs []Run) (*rows, [][32]byte, error) {
 	}
 	r := &rows{
 		ids: make([]string, 0, n), seqs: make([]int64, 0, n), versions: make([]int64, 0, n),
-		messageIDs: make([]*string, 0, n), roles: make([]string, 0, n), parts: make([]*string, 0, n),
-		metadata: make([]*string, 0, n), tokens: make([]int64, 0, n), inserted: make([]time.Time, 0, n),
+		messageIDs: make([]*string, 0, n), roles: make([]string, 0, n), parts: make([][]byte, 0, n),
+		metadata: make([][]byte, 0, n), tokens: make([]int64, 0, n), inserted: make([]time.Time, 0, n),
 		exact: make([]bool, 0, n), hashes: make([][]byte, 0, n), bodies: make([][]byte, 0, n),
 	}
 	hashes := make([][32]byte, n)
@@ -128,15 +128,16 @@ func (r *rows) add(id string, m *rpc.Message, hash []byte) error {
 	}
 	var messageID *string
 	if c.id != "" {
-		messageID = &c.id
+		id := c.id // so that the rest of c stays on the stack
+		messageID = &id
 	}
 	r.ids = append(r.ids, id)
 	r.seqs = append(r.seqs, int64(m.Seq))
 	r.versions = append(r.versions, int64(min(m.Version, math.MaxInt64)))
 	r.messageIDs = append(r.messageIDs, messageID)
 	r.roles = append(r.roles, c.role)
-	r.parts = append(r.parts, jsonText(c.parts))
-	r.metadata = append(r.metadata, jsonText(c.metadata))
+	r.parts = append(r.parts, c.parts)
+	r.metadata = append(r.metadata, c.metadata)
 	r.tokens = append(r.tokens, c.tokens)
 	r.inserted = append(r.inserted, c.inserted)
 	r.exact = append(r.exact, c.exact)
@@ -145,18 +146,10 @@ func (r *rows) add(id string, m *rpc.Message, hash []byte) error {
 	return nil
 }
 
-func jsonText(json []byte) *string {
-	if json == nil {
-		return nil
-	}
-	text := string(json)
-	return &text
-}
-
 func (r *conversationRows) add(c *rpc.Conversation, archived uint64, head []byte) {
 	clean, _ := cleanJSON(c.Metadata)
 	r.ids = append(r.ids, string(c.Key))
-	r.metadata = append(r.metadata, jsonText(clean))
+	r.metadata = append(r.metadata, clean)
 	r.metadataRaw = append(r.metadataRaw, append([]byte{}, c.Metadata...))
 	r.tombstoned = append(r.tombstoned, c.Tombstoned)
 	r.versions = append(r.versions, int64(c.Version))
@@ -282,14 +275,14 @@ func (s *Store) isolate(ctx context.Context, r *rows) error {
 		return err
 	}
 	defer conn.Release()
-	empty := func(column []*string) ([]int, error) {
+	empty := func(column [][]byte) ([]int, error) {
 		bad, err := refused(ctx, conn.Conn(), column, 0)
 		for _, i := range bad {
 			column[i] = nil
 		}
 		return bad, err
 	}
-	for _, column := range [][]*string{r.parts, r.metadata} {
+	for _, column := range [][][]byte{r.parts, r.metadata} {
 		bad, err := empty(column)
 		if err != nil {
 			return err
@@ -303,7 +296,7 @@ func (s *Store) isolate(ctx context.Context, r *rows) error {
 }
 
 // refused returns which of the values cannot become jsonb, by halving.
-func refused(ctx context.Context, c *pgx.Conn, values []*string, offset int) ([]int, error) {
+func refused(ctx context.Context, c *pgx.Conn, values [][]byte, offset int) ([]int, error) {
 	_, err := c.Exec(ctx, "SELECT count(v::jsonb) FROM unnest($1::text[]) v", values)
 	switch {
 	case err == nil:

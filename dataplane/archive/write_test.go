@@ -167,7 +167,7 @@ func TestRefusedValueIsIsolated(t *testing.T) {
 	r, _, err := newRows(runs)
 	require.NoError(t, err)
 	bad := `{"broken`
-	r.parts[7], r.metadata[12] = &bad, &bad
+	r.parts[7], r.metadata[12] = []byte(bad), []byte(bad)
 	require.True(t, rejectedData(s.write(t.Context(), r)))
 	require.NoError(t, s.isolate(t.Context(), r))
 	require.NoError(t, s.write(t.Context(), r))

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	controlrpc "github.com/fastpaca/fastpaca/controlplane/rpc"
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
 	"github.com/fastpaca/fastpaca/dataplane/state"
 )
@@ -33,7 +32,8 @@ type Archiver struct {
 
 	// trusted is until when the leases may be believed in, by the monotonic
 	// clock; nil before the first.
-	trusted atomic.Pointer[time.Time]
+	trusted  atomic.Pointer[time.Time]
+	resigned atomic.Bool // see Resigned
 
 	work   chan struct{} // capacity 1: there may be something to write
 	scan   chan struct{} // capacity 1: a group may need a scan
@@ -52,6 +52,9 @@ type Archiver struct {
 func New(opts Options) (*Archiver, error) {
 	if err := opts.validate(); err != nil {
 		return nil, fmt.Errorf("archiver: %w", err)
+	}
+	if opts.resignAfter == 0 {
+		opts.resignAfter = resignAfter
 	}
 	a := &Archiver{
 		opts: opts, log: opts.Logger.With("component", "archiver"),
@@ -90,10 +93,7 @@ func (a *Archiver) Close() {
 		default:
 			return // never asked for any
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
-		defer cancel()
-		req := &controlrpc.LeaseRequest{Node: a.opts.Node, Incarnation: a.opts.Incarnation, Release: true}
-		if _, err := a.opts.Leases.Lease(ctx, req); err != nil {
+		if err := a.giveBack(context.Background(), releaseTimeout); err != nil {
 			a.log.Info("leases were not given back, they will expire", "error", err)
 		}
 	})
@@ -134,8 +134,9 @@ func (a *Archiver) Reset(id rpc.Group) {
 	}
 }
 
-// full reports whether there is a batch's worth to write.
-func (a *Archiver) full() bool { return a.queued.Load() >= int64(a.opts.BatchRows) }
+// full reports whether so much waits that it is not left to gather until the
+// next tick.
+func (a *Archiver) full() bool { return a.queued.Load() >= int64(a.opts.BatchRows)*gatherBatches }
 
 // runTicks lets what has gathered be written, once per interval.
 func (a *Archiver) runTicks(ctx context.Context) {

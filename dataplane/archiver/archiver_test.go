@@ -73,7 +73,7 @@ func TestTrimRules(t *testing.T) {
 }
 
 // Many conversations of several groups share transactions, and none waits for
-// the interval once a batch is full.
+// the interval once several batches are full.
 func TestManyConversations(t *testing.T) {
 	t.Parallel()
 	url := archivetest.Shared(t).NewDatabase(t)
@@ -86,7 +86,7 @@ func TestManyConversations(t *testing.T) {
 		c.put(key, `{}`)
 		c.append(key, 5)
 	}
-	eventually(t, "most is archived without a tick", func() bool { return n.pending.Load() < 50 })
+	eventually(t, "most is archived without a tick", func() bool { return n.pending.Load() < 50*gatherBatches })
 	require.Less(t, n.Status().Totals.Batches, uint64(60))
 	n.due.Store(n.numbers.Load()) // a tick
 	kick(n.work)

@@ -27,7 +27,13 @@ func (a *Archiver) runLeases(ctx context.Context) {
 	}
 	close(a.ready)
 	ttl := firstTTL
+	var rest resting
 	for ctx.Err() == nil {
+		if a.health.failing(time.Now()) > a.opts.resignAfter {
+			if !a.resign(ctx, ttl, rest.next(a.totals.batches.Load())) {
+				return
+			}
+		}
 		wait := ttl / renewals
 		reply, err := a.renewOnce(ctx, ttl)
 		switch {
@@ -55,6 +61,51 @@ func (a *Archiver) runLeases(ctx context.Context) {
 	}
 }
 
+// resign gives the leases back, because others may be able to write what this
+// node cannot, and returns true when it may ask for leases again: after a rest,
+// and once the archive answers.
+func (a *Archiver) resign(ctx context.Context, ttl, rest time.Duration) bool {
+	a.resigned.Store(true)
+	a.trusted.Store(nil)
+	for i := range a.trackers {
+		a.trackers[i].drop()
+	}
+	err := a.giveBack(ctx, ttl/renewals)
+	a.log.Warn("archive could not be written for long, leases are given back", "for", a.opts.resignAfter, "rest", rest, "error", err)
+	return pause(ctx, rest) && a.prepare(ctx)
+}
+
+// giveBack gives the leases back; if that fails, they expire.
+func (a *Archiver) giveBack(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	_, err := a.opts.Leases.Lease(ctx, &controlrpc.LeaseRequest{Node: a.opts.Node, Incarnation: a.opts.Incarnation, Release: true})
+	return err
+}
+
+// Resigned reports whether the archive could not be written from here for so
+// long that this node archives nothing: others should lead what it leads.
+func (a *Archiver) Resigned() bool { return a.resigned.Load() }
+
+// resting tells how long to rest after the leases were given back: not at all at
+// first, for an archive that answers is asked for leases at once; longer and
+// longer while it answers and cannot be written.
+type resting struct {
+	began   bool
+	batches uint64 // written before the last rest
+	last    time.Duration
+}
+
+func (r *resting) next(batches uint64) time.Duration {
+	if !r.began || batches > r.batches {
+		r.last = 0
+	} else {
+		r.last = min(max(2*r.last, restMin), restMax)
+	}
+	r.began, r.batches = true, batches
+	return r.last
+}
+
 // prepare returns true once the archive can be written.
 func (a *Archiver) prepare(ctx context.Context) bool {
 	var retry backoff
@@ -65,6 +116,7 @@ func (a *Archiver) prepare(ctx context.Context) bool {
 		}
 		if err == nil {
 			a.health.store(a.log, nil)
+			a.resigned.Store(false)
 			a.log.Info("archive is ready", "archive", a.opts.Store.Target())
 			return true
 		}
@@ -73,6 +125,9 @@ func (a *Archiver) prepare(ctx context.Context) bool {
 		}
 		if !errors.Is(err, errNoCluster) {
 			a.health.store(a.log, err)
+			if a.health.failing(time.Now()) > a.opts.resignAfter {
+				a.resigned.Store(true)
+			}
 		}
 		if !retry.wait(ctx) {
 			return false

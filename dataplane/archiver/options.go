@@ -24,6 +24,10 @@ const (
 const (
 	// writers is how many transactions are under way at a time.
 	writers = 2
+	// gatherBatches is how many batches' worth of messages may gather before a
+	// tick. The longer they gather, the more of a batch is of one conversation,
+	// and the fewer look-ups, conversation rows and acknowledgements it takes.
+	gatherBatches = 8
 	// maxBatchBytes bounds the JSON of one transaction, but for one message.
 	maxBatchBytes = 8 << 20
 	// maxEntries bounds the conversations known to be behind, on the whole
@@ -44,6 +48,13 @@ const (
 	// retryMin and retryMax bound the waits after a failure.
 	retryMin = 250 * time.Millisecond
 	retryMax = 30 * time.Second
+	// resignAfter is how long the archive cannot be written before the leases are
+	// given back: much longer than a restart or a failover of Postgres takes.
+	resignAfter = 30 * time.Second
+	// restMin and restMax bound the rests before leases are asked for again, when
+	// nothing was written since they were given back before.
+	restMin = time.Minute
+	restMax = 16 * time.Minute
 	// releaseTimeout bounds giving back the leases at the end.
 	releaseTimeout = 2 * time.Second
 )
@@ -75,8 +86,8 @@ type Options struct {
 	// Group returns the replica of a group that this node hosts, or nil.
 	Group func(rpc.Group) Group
 	Store Store
-	// Interval is how long messages may gather before they are archived. A full
-	// batch does not wait.
+	// Interval is how long messages may gather before they are archived; several
+	// full batches do not wait.
 	Interval time.Duration
 	// BatchRows bounds the messages of one transaction.
 	BatchRows int
@@ -84,6 +95,8 @@ type Options struct {
 	// stay in the hot log.
 	TailKeep uint64
 	Logger   *slog.Logger
+
+	resignAfter time.Duration // 0 for the constant
 }
 
 // validate reports every problem at once.

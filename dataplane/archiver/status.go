@@ -66,6 +66,9 @@ func (s Status) Pending() uint64 {
 func (a *Archiver) Status() Status {
 	s := Status{Archive: a.opts.Store.Target(), Totals: a.totals.read()}
 	s.Error, s.Leases = a.health.read()
+	if s.Leases == "" && a.Resigned() {
+		s.Leases = "none are asked for until the archive can be written from here"
+	}
 	select {
 	case <-a.ready:
 		s.Ready = true
@@ -129,9 +132,27 @@ func (t *totals) read() Totals {
 type health struct {
 	mu                  sync.Mutex // guards the rest
 	storeErr, leasesErr string
+	since               time.Time // the store fails without a success; zero when it does not
+}
+
+// failing returns for how long the store has failed without a success.
+func (h *health) failing(now time.Time) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.since.IsZero() {
+		return 0
+	}
+	return now.Sub(h.since)
 }
 
 func (h *health) store(log *slog.Logger, err error) {
+	h.mu.Lock()
+	if err == nil {
+		h.since = time.Time{}
+	} else if h.since.IsZero() {
+		h.since = time.Now()
+	}
+	h.mu.Unlock()
 	h.change(log, &h.storeErr, err, "archive", "messages stay in the hot log until it is back")
 }
 

@@ -43,6 +43,27 @@ func TestArchiveAck(t *testing.T) {
 	require.Equal(t, uint64(9), conv.FirstSeq)
 }
 
+// The larger its entries, the fewer stay, so that 256 groups with little in
+// them have small logs; the larger the state, the more.
+func TestHowMuchLogIsWorthKeeping(t *testing.T) {
+	t.Parallel()
+	const kib, mib = 1 << 10, 1 << 20
+	for name, c := range map[string]struct{ mean, state, want uint64 }{
+		"small entries, no state":     {mean: 500, want: minLogBytes / 500},
+		"usual entries, no state":     {mean: 5 * kib, want: usualLogEntries},
+		"batches, no state":           {mean: 40 * kib, want: 12},
+		"large batches, no state":     {mean: mib, want: minLogEntries},
+		"one entry above every bound": {mean: 30 * mib, want: minLogEntries},
+		"large batches, large state":  {mean: mib, state: 100 * mib, want: 100},
+		"usual entries, large state":  {mean: 5 * kib, state: 100 * mib, want: trailingEntries},
+		"tiny entries":                {mean: 1, want: trailingEntries},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, c.want, worthKeeping(c.mean, c.state))
+		})
+	}
+}
+
 // A log is kept while the state is larger, and shortened once the archive let
 // the state shrink. What it leads to does not change, also over a restart.
 func TestLogIsShortenedAfterTrim(t *testing.T) {
@@ -69,8 +90,9 @@ func TestLogIsShortenedAfterTrim(t *testing.T) {
 	require.NoError(t, r.group.ArchiveAck(t.Context(), &state.ArchiveAck{
 		Epoch: 1, Keep: 5, Watermarks: []state.Watermark{{Key: "chat", Seq: count}}}))
 	r.group.shorten(time.Now(), &logLength{})
-	c.eventually(func() bool { return bounds() < 2*minLogEntries }, "shortened")
+	c.eventually(func() bool { return bounds() < usualLogEntries }, "shortened")
 	require.GreaterOrEqual(t, bounds(), uint64(minLogEntries-1))
+	require.LessOrEqual(t, bounds()*uint64(len(text)), uint64(maxSmallLogBytes))
 	c.eventually(func() bool { return r.group.raft.Load().ReloadableConfig().TrailingLogs == trailingEntries }, "as usual again")
 	require.Equal(t, uint64(count+1), c.mustAppend(r, "chat", "more"))
 	c.stop(r)

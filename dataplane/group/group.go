@@ -47,7 +47,8 @@ type Group struct {
 	deferred     deferred
 	proposing    atomic.Bool // the proposer waits for an entry
 	flight       flight      // of that entry
-	born         time.Time   // where the group's clock begins
+	stall        stall
+	born         time.Time // where the group's clock begins
 
 	life     context.Context // ends when Close has begun
 	endLife  context.CancelFunc
@@ -56,6 +57,7 @@ type Group struct {
 	queueMu     sync.RWMutex // guards queueClosed, the closing of queue, and the Add of visitors
 	queueClosed bool
 	queue       chan *proposal
+	asides      chan *aside // unbuffered
 
 	restarts     chan chan error // requests to restart the instance in place
 	wantRestart  chan struct{}   // capacity 1, set by a snapshot install that wiped the log
@@ -95,12 +97,14 @@ func newGroup(opts Options) *Group {
 		log:          opts.Logger.With("group", opts.Group),
 		notify:       make(chan bool, 8),
 		queue:        make(chan *proposal, maxQueuedProposals),
+		asides:       make(chan *aside),
 		restarts:     make(chan chan error, 1), // one restart queued serves all who ask meanwhile
 		wantRestart:  make(chan struct{}, 1),
 		stop:         make(chan struct{}),
 		proposerDone: make(chan struct{}),
 		watcherDone:  make(chan struct{}),
 	}
+	g.stall.init()
 	g.life, g.endLife = context.WithCancel(context.Background())
 	return g
 }
@@ -110,7 +114,7 @@ func newGroup(opts Options) *Group {
 func (g *Group) startRaft() error {
 	transport := g.lease.wrap(g.opts.NewTransport())
 	g.transport.Store(transport)
-	r, err := raft.NewRaft(g.raftConfig(), (*fsm)(g), g.entries, g.entries, (*snapshots)(g), transport)
+	r, err := raft.NewRaft(g.raftConfig(), (*fsm)(g), watchedLog{g.entries, g}, watchedLog{g.entries, g}, (*snapshots)(g), transport)
 	if err != nil {
 		_ = transport.Close()
 		return fmt.Errorf("group %d: start raft: %w", g.opts.Group, err)

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -40,6 +41,7 @@ type replica struct {
 	state   state.Options
 	measure Measure
 	pause   *pause // of what is written to others
+	timing  Timing // testTiming if zero
 }
 
 // partition cuts a node off from all others: new connections fail, standing
@@ -202,7 +204,7 @@ func (c *cluster) start(r *replica) {
 			}
 			return nil
 		},
-		Budget: NewBudget(64 << 20), Timing: testTiming(), Logger: log, RaftLogger: raftslog.New(log),
+		Budget: NewBudget(64 << 20), Timing: cmp.Or(r.timing, testTiming()), Logger: log, RaftLogger: raftslog.New(log),
 	})
 	require.NoError(t, err)
 }

@@ -1,10 +1,14 @@
 package group
 
 import (
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/fastpaca/fastpaca/dataplane/rpc"
 )
 
 // lease tells whether this replica, while it leads, can be sure that no other
@@ -21,20 +25,52 @@ type lease struct {
 	term  uint64
 	heard map[raft.ServerID]time.Time
 	match map[raft.ServerID]uint64 // newest entry each follower is known to hold
+
+	held atomic.Pointer[chan struct{}] // while requests to followers are held; closed when they may go
+}
+
+// holdHeartbeats holds what is sent to followers, and so lets the lease run out,
+// until releaseHeartbeats.
+func (l *lease) holdHeartbeats() {
+	held := make(chan struct{})
+	l.held.Store(&held)
+}
+
+func (l *lease) releaseHeartbeats() {
+	if held := l.held.Swap(nil); held != nil {
+		close(*held)
+	}
 }
 
 // leaseTransport records which followers answered, when they were asked, and
 // what they hold, which hashicorp/raft does not tell.
 type leaseTransport struct {
 	Transport
-	lease *lease
+	lease  *lease
+	once   sync.Once
+	closed chan struct{}
 }
 
-func (l *lease) wrap(t Transport) *leaseTransport { return &leaseTransport{Transport: t, lease: l} }
+func (l *lease) wrap(t Transport) *leaseTransport {
+	return &leaseTransport{Transport: t, lease: l, closed: make(chan struct{})}
+}
+
+// Close ends what is held too.
+func (t *leaseTransport) Close() error {
+	t.once.Do(func() { close(t.closed) })
+	return t.Transport.Close()
+}
 
 // AppendEntries renews the lease of the answering follower.
 func (t *leaseTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress,
 	args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if held := t.lease.held.Load(); held != nil {
+		select {
+		case <-*held:
+		case <-t.closed:
+			return fmt.Errorf("append entries: %w", rpc.ErrClosed)
+		}
+	}
 	asked := time.Now()
 	err := t.Transport.AppendEntries(id, target, args, resp)
 	if err == nil && resp.Term == args.Term && resp.Success {

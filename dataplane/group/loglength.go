@@ -13,11 +13,14 @@ import (
 const (
 	// minLogBytes is what stays of a log at least, however small the state.
 	minLogBytes = 256 << 10
-	// minLogEntries is the same in entries, so that followers that are a moment
-	// behind need no snapshot.
-	minLogEntries = 64
+	// So do usualLogEntries, so that followers that are a moment behind need no
+	// snapshot, unless they are more than maxSmallLogBytes: of entries that large
+	// fewer stay, but minLogEntries.
+	usualLogEntries  = 64
+	maxSmallLogBytes = 512 << 10
+	minLogEntries    = 8
 	// logSamples is how many entries are looked at to estimate a log's size.
-	logSamples = 8
+	logSamples = 16
 	// logLengthInterval is how often a log that grew is looked at.
 	logLengthInterval = 10 * time.Second
 )
@@ -43,11 +46,13 @@ func (g *Group) shorten(now time.Time, seen *logLength) {
 	}
 	seen.last = last
 	mean := g.meanEntryBytes(first, last)
-	keep := max(minLogBytes, g.machine.Stats().Bytes)
-	if mean == 0 || (last-first)*mean < 2*keep {
+	if mean == 0 {
 		return
 	}
-	trailing := min(max(keep/mean, minLogEntries), trailingEntries)
+	trailing := worthKeeping(mean, g.machine.Stats().Bytes)
+	if last-first < 2*trailing {
+		return
+	}
 	if err := g.visit(); err != nil {
 		return
 	}
@@ -57,6 +62,13 @@ func (g *Group) shorten(now time.Time, seen *logLength) {
 			g.log.Debug("log was not shortened", "error", err)
 		}
 	}()
+}
+
+// worthKeeping is how many entries of a mean size stay of a log that leads to a
+// state of so many bytes.
+func worthKeeping(mean, state uint64) uint64 {
+	floor := max(min(maxSmallLogBytes/mean, usualLogEntries), minLogEntries)
+	return min(max(max(minLogBytes, state)/mean, floor), trailingEntries)
 }
 
 // meanEntryBytes estimates the size of the log's entries.

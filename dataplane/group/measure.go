@@ -14,8 +14,8 @@ import (
 // be cheap and must not block.
 type Measure interface {
 	// Appended: an append has ended, with err, and spent its time in these
-	// stages. ctx is the append's own.
-	Appended(ctx context.Context, s Stages, err error)
+	// stages. caller is the span it was made in, nil unless that is sampled.
+	Appended(caller trace.Span, s Stages, err error)
 	// Entry: so many writes of so many bytes were proposed as one Raft entry.
 	Entry(writes int, bytes int64)
 	// LogSynced: one durable write of Raft log entries, of a leader or a
@@ -141,7 +141,7 @@ func (g *Group) passed(ctx context.Context, p *passage, err error) Stages {
 		stages = p.course.stages(p.enqueued, now)
 	}
 	if m := g.opts.Measure; m != nil {
-		m.Appended(ctx, stages, err)
+		m.Appended(p.span, stages, err)
 	}
 	if p.span != nil && g.opts.Tracer != nil {
 		g.trace(ctx, p, stages, err)

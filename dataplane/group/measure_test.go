@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
 	"github.com/fastpaca/fastpaca/dataplane/state"
@@ -52,7 +53,7 @@ type recorder struct {
 	failure atomic.Pointer[error]
 }
 
-func (r *recorder) Appended(_ context.Context, s Stages, err error) {
+func (r *recorder) Appended(_ trace.Span, s Stages, err error) {
 	if err != nil {
 		r.failure.Store(&err)
 	}
@@ -77,6 +78,12 @@ func (r *recorder) take() []Stages {
 	taken := r.stages
 	r.stages = nil
 	return taken
+}
+
+// patient has leaders keep leading on a machine that is slow beside the delays of
+// these tests. The first must then campaign: nobody stands by itself for long.
+func patient() Timing {
+	return Timing{Heartbeat: 4 * time.Second, Election: 4 * time.Second, Commit: 50 * time.Millisecond}
 }
 
 // slowest names the stage that took most of the time of all appends.
@@ -110,7 +117,7 @@ func TestTheSlowStageIsNamed(t *testing.T) {
 	c := newClusterOf(t, 3, 3, func(r *replica) {
 		f := &faults{}
 		of[r] = f
-		r.measure, r.pause = &recorder{}, &pause{}
+		r.measure, r.pause, r.timing = &recorder{}, &pause{}, patient()
 		r.fs = errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
 			switch op.Kind {
 			case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:
@@ -120,6 +127,7 @@ func TestTheSlowStageIsNamed(t *testing.T) {
 		}))
 		r.state = state.Options{OnCommit: func([]state.Committed) { f.apply.wait() }}
 	})
+	c.replicas[0].group.Campaign()
 	leader := c.leader()
 	measured := leader.measure.(*recorder)
 	c.put(leader, "k")
@@ -150,17 +158,26 @@ func TestTheSlowStageIsNamed(t *testing.T) {
 // Appends that fail are attributed to the stage that they did not get beyond.
 func TestAFailedAppendNamesItsStage(t *testing.T) {
 	t.Parallel()
-	c := newClusterOf(t, 3, 3, func(r *replica) { r.measure = &recorder{} })
+	c := newClusterOf(t, 3, 3, func(r *replica) { r.measure, r.timing = &recorder{}, patient() })
+	c.replicas[0].group.Campaign()
 	leader := c.leader()
 	c.put(leader, "k")
 	for _, r := range c.others(leader) {
 		r.cut.set(true)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	_, err := leader.group.Append(ctx, &rpc.AppendRequest{Key: "k", Messages: []rpc.NewMessage{message("", "lost")}})
-	require.Error(t, err)
 	measured := leader.measure.(*recorder)
+	measured.take()
+	synced := measured.synced.Load()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	failed := make(chan error, 1)
+	go func() {
+		_, err := leader.group.Append(ctx, &rpc.AppendRequest{Key: "k", Messages: []rpc.NewMessage{message("", "lost")}})
+		failed <- err
+	}()
+	require.Eventually(t, func() bool { return measured.synced.Load() > synced }, 30*time.Second, time.Millisecond)
+	cancel()
+	require.Error(t, <-failed)
 	stages := measured.take()
 	require.Len(t, stages, 1)
 	require.NotNil(t, measured.failure.Load())

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -142,21 +143,27 @@ func (g *Group) MoveLeadership(preferred string) (bool, error) {
 	return false, nil
 }
 
-// HandOver passes leadership to a voter that is alive and has caught up. It does
-// nothing and reports false when this replica does not lead or nobody else can.
+// HandOver passes leadership to a voter that is alive, has caught up and takes
+// it. It does nothing and reports false when this replica does not lead or
+// nobody else can.
 func (g *Group) HandOver() (bool, error) {
 	r := g.raft.Load()
 	if r == nil || !g.Leading() {
 		return false, nil
 	}
+	var errs []error
 	now, term := time.Now(), r.CurrentTerm()
 	for _, s := range g.servers() {
 		if s.Suffrage != raft.Voter || string(s.ID) == g.opts.NodeID {
 			continue
 		}
 		if g.lease.live(s.ID, term, now, g.opts.Timing.Heartbeat) && g.caughtUp(s.ID) {
-			return true, g.TransferLeadership(string(s.ID))
+			err := g.TransferLeadership(string(s.ID))
+			if err == nil {
+				return true, nil
+			}
+			errs = append(errs, err)
 		}
 	}
-	return false, nil
+	return len(errs) > 0, errors.Join(errs...)
 }

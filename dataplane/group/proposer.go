@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,24 +69,10 @@ func (g *Group) propose(ctx context.Context, op state.Op, bytes int64, took *pas
 		}
 		p.recycle()
 		return out.Reply, out.Err
+	case <-*g.stall.over.Load():
+		return g.giveUp(p, took, rpc.ErrStorageFull)
 	case <-ctx.Done():
-		// The proposer may still hold p, so it is left to the garbage collector.
-		if p.phase.CompareAndSwap(phaseWaiting, phaseAbandoned) {
-			return nil, fmt.Errorf("group %d: waiting to propose: %w", g.opts.Group, rpc.ErrUnavailable)
-		}
-		if took != nil {
-			took.course = g.flight.course()
-		}
-		// The caller may reuse its memory once this returns. Encoding is brief.
-		for p.phase.Load() == phaseProposed {
-			select {
-			case out := <-p.done:
-				return out.Reply, out.Err
-			default:
-				runtime.Gosched()
-			}
-		}
-		return nil, fmt.Errorf("group %d: waiting for commit: %w", g.opts.Group, rpc.ErrOutcomeUnknown)
+		return g.giveUp(p, took, rpc.ErrUnavailable)
 	}
 }
 
@@ -126,6 +111,8 @@ func (g *Group) runProposer() {
 			batch.gather(p, g.queue)
 			g.commit(&batch)
 			batch.reset()
+		case a := <-g.asides:
+			g.commitAside(a)
 		case req := <-g.restarts:
 			req <- g.restartRaft()
 		}
@@ -200,14 +187,20 @@ func (g *Group) commit(b *batch) {
 
 // replicate puts the batch through Raft and returns the outcome of each op.
 func (g *Group) replicate(now time.Time, b *batch) ([]state.Outcome, error) {
-	r := g.raft.Load()
-	if r == nil {
-		return nil, fmt.Errorf("group %d: restarting: %w", g.opts.Group, rpc.ErrUnavailable)
-	}
 	data := state.EncodeCommand(make([]byte, 0, int(b.bytes)+64*len(b.ops)+64), now, b.ops...)
 	for _, p := range b.members {
 		p.phase.Store(phaseEncoded)
 	}
+	return g.raise(data, len(b.ops))
+}
+
+// raise puts a command through Raft and returns the outcomes of its ops.
+func (g *Group) raise(data []byte, ops int) ([]state.Outcome, error) {
+	r := g.raft.Load()
+	if r == nil {
+		return nil, fmt.Errorf("group %d: restarting: %w", g.opts.Group, rpc.ErrUnavailable)
+	}
+	g.stall.raised.Store(g.clock())
 	g.proposing.Store(true)
 	defer g.proposing.Store(false)
 	future := r.Apply(data, 0)
@@ -219,8 +212,8 @@ func (g *Group) replicate(now time.Time, b *batch) ([]state.Outcome, error) {
 	}
 	switch resp := future.Response().(type) {
 	case []state.Outcome:
-		if len(resp) != len(b.ops) {
-			return nil, fmt.Errorf("group %d: %d outcomes for %d writes: %w", g.opts.Group, len(resp), len(b.ops), rpc.ErrOutcomeUnknown)
+		if len(resp) != ops {
+			return nil, fmt.Errorf("group %d: %d outcomes for %d writes: %w", g.opts.Group, len(resp), ops, rpc.ErrOutcomeUnknown)
 		}
 		return resp, nil
 	case error:

@@ -36,7 +36,7 @@ const openFanOut = 16
 //
 // Goroutines: runSession (owner of the assignment and of which groups are
 // open), runReconcile (drives the groups led here), runFailover (replaces lost
-// leaders), and those of the archiver, the groups, the transport and the
+// leaders), runApply, runRoom (watches for a full disk), and those of the archiver, the groups, the transport and the
 // storage. Close stops the archiver first and then the others in that order.
 type Node struct {
 	conf    Config
@@ -49,6 +49,7 @@ type Node struct {
 	// subscriptions bounds those of all groups.
 	subscriptions *feed.Quota
 	hashing       chan struct{} // a token for each StateHash under way
+	exporting     chan struct{} // a token for each Export under way
 
 	archiver *archiver.Archiver // nil without an archive
 
@@ -59,12 +60,13 @@ type Node struct {
 	assigned atomic.Pointer[controlrpc.Assignment]
 	// floor is the newest assignment ever followed. Owned by runSession.
 	floor uint64
+	disk  disk
 
 	draining atomic.Bool
 	done     chan struct{} // closed by Close
 	changed  chan struct{} // capacity 1: a leadership change asks for an early report
 	cancel   context.CancelFunc
-	work     sync.WaitGroup // runSession, runReconcile, runFailover, runApply
+	work     sync.WaitGroup // runSession, runReconcile, runFailover, runApply, runRoom
 	once     sync.Once
 	err      error
 }
@@ -81,8 +83,9 @@ func Open(conf Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data node: %w", err)
 	}
+	var n *Node
 	mux, err := transport.New(transport.Config{
-		NodeID: conf.ID, Dial: conf.Dial, Logger: log,
+		NodeID: conf.ID, Dial: conf.Dial, Logger: log, TakeOver: func() error { return n.takeOver() }, // of groups, which n opens
 		Timeouts: transport.Timeouts{
 			Beat: conf.Timing.Heartbeat / heartbeatBeats, Heartbeat: conf.Timing.Heartbeat, Vote: conf.Timing.Election,
 		},
@@ -91,12 +94,13 @@ func Open(conf Config) (*Node, error) {
 		return nil, errors.Join(fmt.Errorf("data node: %w", err), engine.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	n := &Node{
+	n = &Node{
 		conf: conf, log: log, raftLog: raftslog.New(log), engine: engine, mux: mux,
 		cache:         state.NewCache(stateCacheBytes),
 		budget:        group.NewBudget(conf.QueueBytes),
 		subscriptions: feed.NewQuota(feed.MaxSubscriptions),
 		hashing:       make(chan struct{}, maxStateHashes),
+		exporting:     make(chan struct{}, maxExports),
 		changed:       make(chan struct{}, 1),
 		done:          make(chan struct{}),
 		cancel:        cancel,
@@ -124,6 +128,7 @@ func Open(conf Config) (*Node, error) {
 	n.work.Go(func() { n.runReconcile(ctx) })
 	n.work.Go(func() { n.runFailover(ctx) })
 	n.work.Go(func() { n.runApply(ctx) })
+	n.work.Go(func() { n.runRoom(ctx) })
 	return n, nil
 }
 

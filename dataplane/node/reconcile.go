@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -32,15 +33,17 @@ const (
 func (n *Node) runReconcile(ctx context.Context) {
 	tick := time.NewTicker(reconcileInterval)
 	defer tick.Stop()
+	refused := make(map[controlrpc.NodeID]time.Time)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if a := n.assigned.Load(); a != nil && !n.draining.Load() {
+		// A node without room hands its leaderships over, see runRoom.
+		if a := n.assigned.Load(); a != nil && !n.draining.Load() && !n.full() {
 			n.reconcileMembership(ctx, a)
-			n.reconcileLeadership(a)
+			n.reconcileLeadership(ctx, a, refused)
 		}
 	}
 }
@@ -109,22 +112,31 @@ func (n *Node) reconcileMembership(ctx context.Context, a *controlrpc.Assignment
 }
 
 // reconcileLeadership hands over the first group that another node should lead
-// and can.
-func (n *Node) reconcileLeadership(a *controlrpc.Assignment) {
+// and can. It notes in refused which nodes did not take one over, and when.
+func (n *Node) reconcileLeadership(ctx context.Context, a *controlrpc.Assignment, refused map[controlrpc.NodeID]time.Time) {
 	now := time.Now()
 	for _, ga := range a.Groups {
 		g := n.replica(ga.Group)
 		if g == nil || ga.Preferred == "" || string(ga.Preferred) == n.conf.ID {
 			continue
 		}
+		if at, ok := refused[ga.Preferred]; ok && now.Sub(at) < refusalInterval {
+			continue // it may have no room
+		}
 		if since := g.LeadingSince(); since.IsZero() || now.Sub(since) < settleTime {
 			continue
 		}
 		moved, err := g.MoveLeadership(string(ga.Preferred))
 		if err != nil {
-			n.log.Info("leadership was not taken over, will be tried again", "group", ga.Group, "to", ga.Preferred, "error", err)
+			level := slog.LevelInfo
+			if _, again := refused[ga.Preferred]; again {
+				level = slog.LevelDebug // it may refuse for as long as it has no room
+			}
+			refused[ga.Preferred] = now
+			n.log.Log(ctx, level, "leadership was not taken over, will be tried again", "group", ga.Group, "to", ga.Preferred, "error", err)
 		}
 		if moved {
+			delete(refused, ga.Preferred)
 			return
 		}
 	}

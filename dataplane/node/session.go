@@ -9,6 +9,7 @@ import (
 
 	controlrpc "github.com/fastpaca/fastpaca/controlplane/rpc"
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
+	"github.com/fastpaca/fastpaca/dataplane/storage"
 )
 
 // Retry bounds of the session with the control plane.
@@ -18,12 +19,15 @@ const (
 	// reportGap is the least time between two reports, so that a burst of
 	// leadership changes travels as one.
 	reportGap = 20 * time.Millisecond
+	// brokenInterval is how often a session that stays broken is logged.
+	brokenInterval = time.Minute
 )
 
 // runSession reports what this node hosts and follows the assignment it gets.
 func (n *Node) runSession(ctx context.Context) {
 	retry := sessionRetryMin
 	healthy := true
+	var logged time.Time
 	for ctx.Err() == nil {
 		err := n.exchange(ctx)
 		if ctx.Err() != nil {
@@ -31,8 +35,9 @@ func (n *Node) runSession(ctx context.Context) {
 		}
 		wait := reportGap
 		if err != nil {
-			if healthy {
-				n.log.Warn("session with the control plane broken, serving on", "error", err)
+			if now := time.Now(); healthy || now.Sub(logged) >= brokenInterval {
+				logged = now
+				n.logBroken(err)
 			}
 			wait = retry/2 + rand.N(retry)
 			retry = min(2*retry, sessionRetryMax)
@@ -48,6 +53,34 @@ func (n *Node) runSession(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// logBroken says what is wrong with the session, and what to do about it where
+// waiting is no help.
+func (n *Node) logBroken(err error) {
+	what := "session with the control plane broken, serving on"
+	if n.engine.Identity().ClusterID == "" {
+		what = "this node has not joined a cluster yet, trying again"
+	}
+	args := []any{"error", err}
+	for _, known := range advice {
+		if errors.Is(err, known.err) {
+			args = append(args, "advice", known.text)
+			break
+		}
+	}
+	n.log.Warn(what, args...)
+}
+
+var advice = []struct {
+	err  error
+	text string
+}{
+	{controlrpc.ErrNodeConflict, "start this node with an id of its own, or with the data directory that the id belongs to"},
+	{controlrpc.ErrRemoved, "start this node with an empty data directory to let it join again"},
+	{controlrpc.ErrWrongCluster, "point this node at the control plane of its own cluster, or start it with an empty data directory"},
+	{storage.ErrForeignCluster, "point this node at the control plane of its own cluster, or start it with an empty data directory"},
+	{errSetBack, "bring back the newer state of the control plane"},
 }
 
 // exchange sends one report and converges to the assignment it returns. A
@@ -127,6 +160,7 @@ func (n *Node) report() *controlrpc.Report {
 	if a := n.assigned.Load(); a != nil {
 		r.HaveAssignment = a.Version
 	}
+	r.DiskUsed, r.DiskFree = n.lookAtDisk(time.Now())
 	for i := range n.groups {
 		g := n.groups[i].Load()
 		if g == nil {

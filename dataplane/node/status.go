@@ -6,9 +6,10 @@ import (
 
 // Status is what a node knows of itself, for readiness and operators.
 type Status struct {
-	Assigned int // groups the node was told to host, 0 before the first session
-	Open     int // replicas running
-	Leading  int // replicas that lead and may serve
+	Joined   bool // the node was told what to host, in this run or before it
+	Assigned int  // groups it was told to host
+	Open     int  // replicas running
+	Leading  int  // replicas that lead and may serve
 	// Leaderless are the hosted groups whose leader this node does not know.
 	Leaderless []rpc.Group
 	// Failed are the hosted groups whose replica stopped because of its storage.
@@ -21,7 +22,7 @@ type Status struct {
 func (n *Node) Status() Status {
 	s := Status{Storage: n.engine.Health()}
 	if a := n.assigned.Load(); a != nil {
-		s.Assigned = len(a.Groups)
+		s.Joined, s.Assigned = true, len(a.Groups)
 	}
 	for i := range n.groups {
 		g := n.groups[i].Load()

@@ -44,7 +44,8 @@ func (a *applier) run(entries []Entry, outcomes [][]Outcome) error {
 		if e.Index <= a.meta.applied {
 			continue
 		}
-		if a.batch.Len() >= batchBytes || a.messages >= batchMessages {
+		alone := e.Kind == KindCommand && restores(e.Data)
+		if alone || a.batch.Len() >= batchBytes || a.messages >= batchMessages {
 			if err := a.commit(); err != nil {
 				return err
 			}
@@ -55,6 +56,14 @@ func (a *applier) run(entries []Entry, outcomes [][]Outcome) error {
 				err = errors.Join(err, a.commit())
 			}
 			return err
+		}
+		if alone {
+			if err := a.commit(); err != nil {
+				return err
+			}
+			if ended(outcomes[i]) {
+				a.restored()
+			}
 		}
 	}
 	return a.commit()
@@ -90,6 +99,12 @@ func (a *applier) entry(e *Entry) ([]Outcome, error) {
 // operation returns the outcome of one op. The error is a failure of storage,
 // not of the op.
 func (a *applier) operation(op *operation) (Outcome, error) {
+	if op.kind == opRestore {
+		return a.restore(&a.command.restore)
+	}
+	if a.meta.restoring {
+		return Outcome{Err: errRestoring}, nil
+	}
 	switch op.kind {
 	case opAppend:
 		return a.append(op)

@@ -21,6 +21,7 @@ type command struct {
 	ops        []operation
 	messages   []message
 	watermarks []watermark
+	restore    restore // for opRestore
 }
 
 type operation struct {
@@ -52,9 +53,17 @@ type watermark struct {
 func (c *command) decode(data []byte) error {
 	c.ops, c.messages, c.watermarks = c.ops[:0], c.messages[:0], c.watermarks[:0]
 	d := decoder{in: data}
-	if version := d.byte(); version > commandVersion {
+	switch version := d.byte(); {
+	case version > restoreVersion:
 		return fmt.Errorf("%w: version %d", ErrNewerCommand, version)
-	} else if version != commandVersion {
+	case version == restoreVersion:
+		c.restore.decode(&d)
+		c.ops = append(c.ops, operation{kind: opRestore})
+		if !d.done() {
+			return ErrBadCommand
+		}
+		return nil
+	case version != commandVersion:
 		return ErrBadCommand
 	}
 	at := d.uvarint()
@@ -128,6 +137,7 @@ func (c *command) forget() {
 		*c = command{}
 		return
 	}
+	c.restore = restore{}
 	clear(c.ops[:cap(c.ops)])
 	clear(c.messages[:cap(c.messages)])
 	clear(c.watermarks[:cap(c.watermarks)])

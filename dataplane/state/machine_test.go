@@ -66,14 +66,15 @@ func TestOpenRefusesWhatItCannotRead(t *testing.T) {
 	h.put("c", "")
 	row, _, err := getRow(h.db, nil, h.m.metaKey)
 	require.NoError(t, err)
-	row[0]++
+	require.EqualValues(t, metaFormat, row[0], "the format of data that is not being restored is the first one")
+	row[0] = restoringFormat + 1
 	require.NoError(t, h.db.Set(h.m.metaKey, row, nil))
 	_, err = Open(h.db, h.group, Options{})
-	require.ErrorContains(t, err, "format 2")
+	require.ErrorContains(t, err, "format 3")
 	require.NoError(t, h.db.Set(h.m.metaKey, row[:10], nil))
 	_, err = Open(h.db, h.group, Options{})
 	require.Error(t, err)
-	row[0]--
+	row[0] = metaFormat
 	require.NoError(t, h.db.Set(h.m.metaKey, row[:10], nil))
 	_, err = Open(h.db, h.group, Options{})
 	require.ErrorIs(t, err, rpc.ErrCorrupt)

@@ -20,17 +20,25 @@ type meta struct {
 	conversations    uint64
 	messages         uint64 // in the hot log
 	rows, bytes      uint64 // of the snapshot stream, see rowBytes
+	// restoring: a restore has begun and not ended. It makes the row one of
+	// another format, which a build that knows no restores refuses.
+	restoring bool
 }
 
 const (
-	metaFormat = 1
-	metaBytes  = 1 + 4 + 8*8
+	metaFormat      = 1
+	restoringFormat = 2 // the same, while restoring
+	metaBytes       = 1 + 4 + 8*8
 	// maxConfigurationBytes bounds what a snapshot stream may announce.
 	maxConfigurationBytes = 1 << 20
 )
 
 func (m *meta) append(dst []byte) []byte {
-	dst = append(dst, metaFormat)
+	format := byte(metaFormat)
+	if m.restoring {
+		format = restoringFormat
+	}
+	dst = append(dst, format)
 	dst = binary.BigEndian.AppendUint32(dst, m.generation)
 	for _, v := range m.fields() {
 		dst = binary.BigEndian.AppendUint64(dst, *v)
@@ -47,12 +55,13 @@ func (m *meta) fields() [8]*uint64 {
 
 func decodeMeta(b []byte) (meta, error) {
 	var m meta
-	if len(b) > 0 && b[0] != metaFormat {
+	if len(b) > 0 && b[0] != metaFormat && b[0] != restoringFormat {
 		return m, fmt.Errorf("state format %d is not supported by this build", b[0])
 	}
 	if len(b) != metaBytes {
 		return m, fmt.Errorf("meta row of %d bytes: %w", len(b), rpc.ErrCorrupt)
 	}
+	m.restoring = b[0] == restoringFormat
 	m.generation = binary.BigEndian.Uint32(b[1:])
 	for i, v := range m.fields() {
 		*v = binary.BigEndian.Uint64(b[5+8*i:])

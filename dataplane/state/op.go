@@ -10,7 +10,8 @@ import (
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
 )
 
-// commandVersion is the newest command version this build writes and applies.
+// commandVersion is the version of ordinary commands. The only newer one that
+// this build writes and applies is restoreVersion.
 //
 // A leader must not propose a version before every replica of its group applies
 // it. A replica that meets a newer one stops before that entry (see Apply):

@@ -61,6 +61,8 @@ func DefaultOptions(dir string) Options {
 		CacheBytes:    CacheBytesDefault,
 		MemTableBytes: MemTableBytesDefault,
 		FS:            vfs.Default,
+
+		reclaimInterval: reclaimInterval,
 	}
 }
 
@@ -77,7 +79,7 @@ func (o Options) complete() (Options, error) {
 		o.MemTableBytes = d.MemTableBytes
 	}
 	if o.reclaimInterval == 0 {
-		o.reclaimInterval = reclaimInterval
+		o.reclaimInterval = d.reclaimInterval
 	}
 	var errs []error
 	if o.Dir == "" {

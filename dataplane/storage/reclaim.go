@@ -21,7 +21,15 @@ const (
 	reclaimChunkBytes = 64 << 20
 	// reclaimRest is how many times as long as a pass took, at least, the next
 	// one waits.
-	reclaimRest = 9
+	reclaimRest = 3
+
+	// Pebble estimates what a deletion covers when it writes the deletion's table,
+	// by what lies in the levels below. It so misses what is beside it in the
+	// first level, which is up to 256 MiB. In a tree of less than
+	// reclaimSmallBytes that may be nearly all, so there a pass is made whenever
+	// it comes to rest with deletions in it, but once per reclaimSmallEvery.
+	reclaimSmallBytes = 512 << 20
+	reclaimSmallEvery = 10 * time.Minute
 
 	// A tree is quiet while at most quietBytes are written per interval, for
 	// quietIntervals. A memtable with more than quietLogBytes in its log is
@@ -38,19 +46,19 @@ var reclaimSpaces = []byte{SpaceLog, SpaceConversation, SpaceMessage, SpaceMessa
 type reclaimer struct {
 	written   uint64 // as of the last look
 	quiet     int    // intervals
-	left      uint64 // garbage that the last pass left, or seemed to leave
+	left      uint64 // garbage that the last pass could do nothing about
 	notBefore time.Time
+	smallNext time.Time // not before
 }
 
-// shape is what the reclaimer looks at, all in bytes.
+// shape is what the reclaimer looks at, in bytes.
 type shape struct {
 	written uint64 // to the write-ahead log, ever
 	logged  uint64 // in it, and not flushed
 	tables  uint64
-	// young is the part of tables in the first level. Deletions there are not
-	// counted as garbage yet where what they delete is there as well.
-	young   uint64
 	garbage uint64 // estimated, in tables
+	// deletions is how many are in tables, of rows and of ranges.
+	deletions uint64
 }
 
 type reclaimAction uint8
@@ -79,15 +87,17 @@ func (r *reclaimer) next(now time.Time, s shape) reclaimAction {
 		return reclaimNothing
 	case s.garbage-r.left > max(reclaimBytesMin, live/reclaimShare):
 		return reclaimPass
-	case quiet && s.young > max(reclaimBytesMin, (s.tables-min(s.young, s.tables))/reclaimShare):
+	case quiet && s.deletions > 0 && s.tables > reclaimBytesMin && s.tables < reclaimSmallBytes && now.After(r.smallNext):
+		r.smallNext = now.Add(reclaimSmallEvery)
 		return reclaimPass
 	}
 	return reclaimNothing
 }
 
-// passed notes a pass that took so long and left so much garbage.
-func (r *reclaimer) passed(now time.Time, took time.Duration, left uint64) {
-	r.left, r.notBefore = left, now.Add(reclaimRest*took)
+// passed notes a pass that took so long, with the garbage before and after it.
+// What came meanwhile is not held against it.
+func (r *reclaimer) passed(now time.Time, took time.Duration, before, after uint64) {
+	r.left, r.notBefore = min(before, after), now.Add(reclaimRest*took)
 }
 
 func (e *Engine) shape() shape {
@@ -95,8 +105,9 @@ func (e *Engine) shape() shape {
 	total := m.Total()
 	return shape{
 		written: m.WAL.BytesIn, logged: m.WAL.Size,
-		tables: uint64(max(total.TablesSize, 0)), young: uint64(max(m.Levels[0].TablesSize, 0)),
-		garbage: m.Table.Garbage.PointDeletionsBytesEstimate + m.Table.Garbage.RangeDeletionsBytesEstimate,
+		tables:    uint64(max(total.TablesSize, 0)),
+		garbage:   m.Table.Garbage.PointDeletionsBytesEstimate + m.Table.Garbage.RangeDeletionsBytesEstimate,
+		deletions: m.Keys.TombstoneCount,
 	}
 }
 
@@ -127,7 +138,7 @@ func (e *Engine) reclaim(ctx context.Context) {
 			}
 			after := e.shape()
 			took := time.Since(began)
-			r.passed(time.Now(), took, after.garbage)
+			r.passed(time.Now(), took, before.garbage, after.garbage)
 			e.logger.Info("storage reclaimed room", "table_bytes_before", before.tables, "table_bytes", after.tables,
 				"garbage_before", before.garbage, "garbage", after.garbage, "took", took, "error", err)
 		}
@@ -152,7 +163,7 @@ func (e *Engine) flushIdle(ctx context.Context) {
 func (e *Engine) compactAll(ctx context.Context) error {
 	for _, space := range reclaimSpaces {
 		for group := 0; group < groupsMax; {
-			start, end, next, err := e.reclaimChunk(space, group)
+			start, end, next, err := e.reclaimChunk(space, group, reclaimChunkBytes)
 			if err != nil {
 				return err
 			}
@@ -179,8 +190,8 @@ func (e *Engine) compactAll(ctx context.Context) error {
 const groupsMax = 256
 
 // reclaimChunk returns the keys of as many groups, from the given one on, as
-// make a chunk, and the group after them.
-func (e *Engine) reclaimChunk(space byte, group int) (start, end []byte, next int, err error) {
+// have at least so many bytes in tables, and the group after them.
+func (e *Engine) reclaimChunk(space byte, group int, bytes uint64) (start, end []byte, next int, err error) {
 	start = AppendPrefix(nil, space, uint16(group))
 	for next = group + 1; next < groupsMax; next++ {
 		end = AppendPrefix(end[:0], space, uint16(next))
@@ -188,7 +199,7 @@ func (e *Engine) reclaimChunk(space byte, group int) (start, end []byte, next in
 		if err != nil {
 			return nil, nil, 0, err
 		}
-		if size >= reclaimChunkBytes {
+		if size >= bytes {
 			return start, end, next, nil
 		}
 	}

@@ -27,6 +27,9 @@ type Config struct {
 	// NodeID is this node's Raft server id and address, 1 to 255 bytes.
 	NodeID   string
 	Observer Observer
+	// TakeOver, when not nil, is asked before a peer's request to take over
+	// leadership reaches Raft; an error refuses it. It must not block.
+	TakeOver func() error
 	Timeouts Timeouts
 }
 

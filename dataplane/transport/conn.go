@@ -209,6 +209,12 @@ func (c *conn) requested(f frame) error {
 	if err != nil {
 		return err
 	}
+	if takeOver := c.mux.conf.TakeOver; f.kind == kindTimeoutNow && takeOver != nil {
+		if err := takeOver(); err != nil {
+			c.respond(f.group, f.id, kindError, nil, err)
+			return nil
+		}
+	}
 	if reason, ok := v.inbox.deliver(c, f, req); !ok {
 		c.refuse(f.group, f.id, reason)
 	}

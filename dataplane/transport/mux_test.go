@@ -277,6 +277,37 @@ func TestTooLargeEntry(t *testing.T) {
 	require.Zero(t, a.pending())
 }
 
+// A node may refuse what peers want to hand over, and only that; what it asks of
+// itself still goes.
+func TestTakeOverCanBeRefused(t *testing.T) {
+	t.Parallel()
+	var full atomic.Bool
+	full.Store(true)
+	_, a, b := pairOf(t, func(c *Config) {
+		c.TakeOver = func() error {
+			if full.Load() {
+				return errors.New("no room here")
+			}
+			return nil
+		}
+	})
+	from, to := a.Group(1), b.Group(1)
+	takeOver := func() error {
+		return from.TimeoutNow("b", "b", &raft.TimeoutNowRequest{RPCHeader: testHeader("a")}, new(raft.TimeoutNowResponse))
+	}
+	require.ErrorContains(t, takeOver(), "no room here")
+	require.Empty(t, to.Consumer())
+	answerNext(to, &raft.RequestVoteResponse{RPCHeader: testHeader("b")}, nil)
+	require.NoError(t, from.RequestVote("b", "b", &raft.RequestVoteRequest{RPCHeader: testHeader("a")}, new(raft.RequestVoteResponse)))
+	to.Campaign()
+	campaign := receive(t, to.Consumer(), "campaign")
+	campaign.Respond(&raft.TimeoutNowResponse{}, nil)
+
+	full.Store(false)
+	answerNext(to, &raft.TimeoutNowResponse{RPCHeader: testHeader("b")}, nil)
+	require.NoError(t, takeOver())
+}
+
 func TestCampaignReachesTheLocalConsumer(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t)

@@ -45,6 +45,8 @@ type Deps struct {
 	LateTracer trace.Tracer
 	// MetricsHandler serves /metrics. Nil leaves the path unrouted.
 	MetricsHandler http.Handler
+	// Console serves /console and what is below. Nil leaves the paths unrouted.
+	Console http.Handler
 }
 
 // API is the public HTTP surface. It is an http.Handler; all its methods may be
@@ -90,6 +92,9 @@ func New(cfg Config, backend rpc.Node, deps Deps) (*API, error) {
 	}
 	if deps.MetricsHandler != nil {
 		a.mux.Method(http.MethodGet, "/metrics", deps.MetricsHandler)
+	}
+	if deps.Console != nil {
+		a.routeConsole(deps.Console)
 	}
 	return a, nil
 }

@@ -44,7 +44,7 @@ func (a *API) appendMessages(ctx context.Context, x *exchange, r *http.Request) 
 	answered := time.Now()
 	if err != nil {
 		b.drop()
-		a.measureAppend(ctx, x, called, answered, answered, err)
+		a.measureAppend(x, called, answered, answered, err)
 		return err
 	}
 	status := http.StatusCreated
@@ -54,7 +54,7 @@ func (a *API) appendMessages(ctx context.Context, x *exchange, r *http.Request) 
 	a.countAppended(reply)
 	x.out = b.appendReply(x.out[:0], reply)
 	x.send(status, x.out)
-	a.measureAppend(ctx, x, called, answered, time.Now(), nil)
+	a.measureAppend(x, called, answered, time.Now(), nil)
 	return nil
 }
 
@@ -66,6 +66,7 @@ func (a *API) countAppended(reply *rpc.AppendReply) {
 	for i := range reply.Messages {
 		if !reply.Messages[i].Duplicate {
 			fresh++
+			a.metrics.tokens.Observe(float64(reply.Messages[i].TokenCount))
 		}
 	}
 	a.metrics.appended.Add(float64(fresh))

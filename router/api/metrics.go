@@ -14,6 +14,7 @@ type metrics struct {
 	duration *prometheus.HistogramVec
 	failures *prometheus.CounterVec
 	appended prometheus.Counter
+	tokens   prometheus.Histogram
 	other    routeMetrics // of requests without a route
 }
 
@@ -42,6 +43,11 @@ func newMetrics() *metrics {
 			Name: "fastpaca_messages_append_total",
 			Help: "Messages appended and acknowledged through this router, duplicates not counted.",
 		}),
+		tokens: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "fastpaca_messages_token_count",
+			Help:    "Tokens of each of these messages, as counted or as their client says.",
+			Buckets: []float64{10, 50, 100, 500, 1000, 5000, 10000},
+		}),
 	}
 	m.other = m.route("other")
 	return m
@@ -56,7 +62,7 @@ func (m *metrics) register(to prometheus.Registerer, a *API) error {
 		Name: "fastpaca_http_requests_in_flight",
 		Help: "HTTP requests under /v1 being served.",
 	}, func() float64 { return float64(a.InFlight()) })
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.failures, m.appended, inFlight} {
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.failures, m.appended, m.tokens, inFlight} {
 		if err := to.Register(c); err != nil {
 			return err
 		}

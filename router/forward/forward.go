@@ -131,7 +131,7 @@ func (f *Forwarder) Append(ctx context.Context, req *rpc.AppendRequest) (reply *
 		reply, err = n.Append(ctx, req)
 		return err
 	})
-	f.appended(ctx, &course, reply, err)
+	f.appended(&course, reply, err)
 	return reply, err
 }
 
@@ -150,7 +150,7 @@ func (f *Forwarder) Conversation(ctx context.Context, key rpc.Key, opts rpc.Read
 		conv, err = n.Conversation(ctx, key, opts)
 		return err
 	})
-	f.readDone(ctx, ReadConversation, opts.Consistency, &course, err)
+	f.readDone(ReadConversation, opts.Consistency, &course, err)
 	return conv, err
 }
 
@@ -162,7 +162,7 @@ func (f *Forwarder) Messages(ctx context.Context, req *rpc.MessagesRequest) (pag
 		page, err = n.Messages(ctx, req)
 		return err
 	})
-	f.readDone(ctx, ReadMessages, req.Consistency, &course, err)
+	f.readDone(ReadMessages, req.Consistency, &course, err)
 	return page, err
 }
 
@@ -174,7 +174,7 @@ func (f *Forwarder) Tail(ctx context.Context, req *rpc.TailRequest) (page *rpc.P
 		page, err = n.Tail(ctx, req)
 		return err
 	})
-	f.readDone(ctx, ReadTail, req.Consistency, &course, err)
+	f.readDone(ReadTail, req.Consistency, &course, err)
 	return page, err
 }
 

@@ -24,7 +24,7 @@ const maxListCalls = 16
 func (f *Forwarder) List(ctx context.Context, req *rpc.ListRequest) (*rpc.ListReply, error) {
 	ctx, course := f.begin(ctx, "forward list", rpc.Groups)
 	reply, err := f.list(ctx, req)
-	f.readDone(ctx, ReadList, req.Consistency, &course, err)
+	f.readDone(ReadList, req.Consistency, &course, err)
 	return reply, err
 }
 

@@ -14,13 +14,14 @@ import (
 // Measure is told what requests cost. Implementations are called on the path of
 // every request, concurrently: they must be cheap and must not block.
 type Measure interface {
-	// Appended: an append ended, with err. Until the node that answered was
+	// Appended: an append ended, with err. span is its own, nil unless it is
+	// sampled. Until the node that answered was
 	// called it waited for wait: for a route, for other nodes, and between tries.
 	// hop is what the call took beside what the node says that it needed, and all
 	// of it when the node does not say.
-	Appended(ctx context.Context, wait, hop time.Duration, err error)
+	Appended(span trace.Span, wait, hop time.Duration, err error)
 	// Read: a read ended, with err.
-	Read(ctx context.Context, op Read, c rpc.Consistency, took time.Duration, err error)
+	Read(span trace.Span, op Read, c rpc.Consistency, took time.Duration, err error)
 }
 
 // Read is a kind of read.
@@ -50,7 +51,7 @@ type course struct {
 // to several groups is of rpc.Groups.
 func (f *Forwarder) begin(ctx context.Context, name string, group rpc.Group) (context.Context, course) {
 	c := course{began: time.Now()}
-	if f.cfg.Tracer != nil && trace.SpanContextFromContext(ctx).IsSampled() {
+	if f.cfg.Tracer != nil && trace.SpanFromContext(ctx).SpanContext().IsSampled() {
 		ctx, c.span = f.cfg.Tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(c.began))
 		if group < rpc.Groups {
 			c.span.SetAttributes(attribute.Int("fastpaca.group", int(group)))
@@ -81,7 +82,7 @@ func (c *course) end(err error) {
 }
 
 // appended measures an append that has ended.
-func (f *Forwarder) appended(ctx context.Context, c *course, reply *rpc.AppendReply, err error) {
+func (f *Forwarder) appended(c *course, reply *rpc.AppendReply, err error) {
 	if m := f.cfg.Measure; m != nil {
 		ended := time.Now()
 		wait, hop := ended.Sub(c.began), time.Duration(0)
@@ -91,15 +92,15 @@ func (f *Forwarder) appended(ctx context.Context, c *course, reply *rpc.AppendRe
 		if err == nil {
 			hop -= min(reply.Took, hop) // a node's clock may run faster
 		}
-		m.Appended(ctx, wait, hop, err)
+		m.Appended(c.span, wait, hop, err)
 	}
 	c.end(err)
 }
 
 // readDone measures a read that has ended.
-func (f *Forwarder) readDone(ctx context.Context, op Read, consistency rpc.Consistency, c *course, err error) {
+func (f *Forwarder) readDone(op Read, consistency rpc.Consistency, c *course, err error) {
 	if m := f.cfg.Measure; m != nil {
-		m.Read(ctx, op, consistency, time.Since(c.began), err)
+		m.Read(c.span, op, consistency, time.Since(c.began), err)
 	}
 	c.end(err)
 }

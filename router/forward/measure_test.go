@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
 
 	control "github.com/fastpaca/fastpaca/controlplane/rpc"
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
@@ -42,11 +43,11 @@ func (r *recorder) add(m measurement) {
 	r.seen = append(r.seen, m)
 }
 
-func (r *recorder) Appended(_ context.Context, wait, hop time.Duration, err error) {
+func (r *recorder) Appended(_ trace.Span, wait, hop time.Duration, err error) {
 	r.add(measurement{"append", wait, hop, err})
 }
 
-func (r *recorder) Read(_ context.Context, op Read, c rpc.Consistency, took time.Duration, err error) {
+func (r *recorder) Read(_ trace.Span, op Read, c rpc.Consistency, took time.Duration, err error) {
 	r.add(measurement{op.String(), took, time.Duration(c), err})
 }
 

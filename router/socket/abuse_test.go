@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -79,8 +80,11 @@ func TestBrokenFraming(t *testing.T) {
 				_, _ = conn.Write(make([]byte, 200<<10))
 			}
 			require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
-			_, err = io.Copy(io.Discard, conn)
+			said, err := io.ReadAll(conn)
 			require.False(t, isTimeout(err), "%s: the connection stays", name)
+			if name != "huge" && name != "bad close" { // the library's own answers
+				require.Contains(t, string(said), "\x03\xea", "%s: no close frame with 1002", name)
+			}
 			require.NoError(t, conn.Close())
 			require.Eventually(t, func() bool { return h.server.Open() == 0 }, patience, time.Millisecond, name)
 		}
@@ -143,19 +147,67 @@ func TestManyJoinsOnOneSocket(t *testing.T) {
 func TestAClientThatNeverReads(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"/ws?key=c&from=1", "/sse?key=c&from=1"} {
-		h := newHarness(t, func(c *Config) { c.WriteTimeout, c.SendBuffer = 500*time.Millisecond, 64<<10 })
-		h.log.Append("c", 40, 100_000)
-		never := h.upgrade(path)
-		require.NoError(t, never.(*net.TCPConn).SetReadBuffer(4<<10))
-		reader := h.dial("c", 1)
-		expectRun(t, reader, 1, 40)
-		require.Eventually(t, func() bool { return h.ended(causeSlow) == 1 }, patience, time.Millisecond)
-		h.log.Append("c", 1, 100)
-		require.Equal(t, "caught_up", reader.next().Type)
-		expectRun(t, reader, 41, 41)
-		_ = never.Close()
-		reader.close()
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			// Long enough for the one that reads, on a machine that is busy.
+			h := newHarness(t, func(c *Config) { c.WriteTimeout, c.SendBuffer = 2*time.Second, 64<<10 })
+			h.log.Append("c", 40, 100_000)
+			never := h.upgrade(path)
+			require.NoError(t, never.(*net.TCPConn).SetReadBuffer(4<<10))
+			reader := h.dial("c", 1)
+			expectRun(t, reader, 1, 40)
+			require.Eventually(t, func() bool { return h.ended(causeSlow) == 1 }, patience, time.Millisecond)
+			h.log.Append("c", 1, 100)
+			require.Equal(t, "caught_up", reader.next().Type)
+			expectRun(t, reader, 41, 41)
+			_ = never.Close()
+			reader.close()
+		})
 	}
+}
+
+// Clients that vanish while they are written to have done nothing wrong.
+func TestClientsThatVanish(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"/ws?key=c&from=1", "/sse?key=c&from=1"} {
+		h := newHarness(t)
+		h.log.Append("c", 100, 100_000)
+		const clients = 20
+		for range clients {
+			conn := h.upgrade(path)
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+			_, err := io.ReadFull(conn, make([]byte, 10_000)) // it is served
+			require.NoError(t, err)
+			require.NoError(t, conn.(*net.TCPConn).SetLinger(0)) // a reset
+			require.NoError(t, conn.Close())
+		}
+		require.Eventually(t, func() bool { return h.server.Open() == 0 }, patience, time.Millisecond)
+		require.Equal(t, clients, h.ended(causeClient), path)
+	}
+}
+
+// What comes in one packet with the request is read behind it.
+func TestFramesBehindTheRequest(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	conn, err := net.Dial("tcp", h.addr)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	_, err = io.WriteString(conn, handshake("/socket/websocket?vsn=2.0.0")+"\x81\xa4\x00\x00\x00\x00"+beat2)
+	require.NoError(t, err)
+	r := bufio.NewReader(conn)
+	for said := ""; !strings.HasSuffix(said, beaten2); {
+		b, err := r.ReadByte()
+		require.NoError(t, err)
+		said += string(rune(b))
+	}
+	_, err = io.WriteString(conn, "\x88\x80\x00\x00\x00\x00")
+	require.NoError(t, err)
+	said, err := io.ReadAll(r)
+	require.NoError(t, err)
+	require.Equal(t, "\x88\x00", string(said), "its close frame is answered")
+	require.Eventually(t, func() bool { return h.ended(causeClient) == 1 }, patience, time.Millisecond)
 }
 
 // A client that sends and does not read stops itself: what waits for it is

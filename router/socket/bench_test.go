@@ -25,9 +25,15 @@ func cpu() time.Duration {
 func (h *harness) upgrade(path string) net.Conn {
 	conn, err := net.Dial("tcp", h.addr)
 	require.NoError(h.t, err)
-	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", path)
+	_, err = io.WriteString(conn, handshake(path))
 	require.NoError(h.t, err)
 	return conn
+}
+
+// handshake is a request for a WebSocket.
+func handshake(path string) string {
+	return "GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 }
 
 // discard reads all there is and counts the bytes.

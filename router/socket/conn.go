@@ -26,6 +26,8 @@ type conn struct {
 	heard   atomic.Int64  // when the client was last heard, by clock
 	rest    []byte        // read by net/http beyond the request; owned by the reader
 
+	lost    atomic.Bool // a read, or a write of the library, has failed
+	answer  atomic.Bool // the library has sent a close frame
 	closing atomic.Bool // set before the connection is given up: no more patience
 	done    chan struct{}
 	once    sync.Once
@@ -46,6 +48,9 @@ func (c *conn) Read(p []byte) (int, error) {
 	if n > 0 {
 		c.heard.Store(c.clock.Load())
 	}
+	if err != nil {
+		c.lost.Store(true)
+	}
 	return n, err
 }
 
@@ -61,8 +66,10 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	if len(p) > 0 && p[0]&0x0f == opcodeClose {
 		c.sealed = true
+		c.answer.Store(true)
 	}
 	if err := c.writeAll(p); err != nil {
+		c.lost.Store(true)
 		return 0, err
 	}
 	return len(p), nil
@@ -128,10 +135,16 @@ const maxLingerBytes = 4 << 20
 // would reset the connection and take it away.
 func (c *conn) linger(timeout time.Duration) {
 	_ = c.SetReadDeadline(time.Now().Add(timeout))
+	c.finish()
+	_, _ = io.CopyN(io.Discard, c.Conn, maxLingerBytes)
+}
+
+// finish tells the client that nothing more comes, where the connection can be
+// closed by halves.
+func (c *conn) finish() {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
-	_, _ = io.CopyN(io.Discard, c.Conn, maxLingerBytes)
 }
 
 // Close closes the connection; more than once does no harm.

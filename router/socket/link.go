@@ -45,6 +45,7 @@ type goodbye struct {
 // do not come back.
 const (
 	codeGoingAway   = 1001
+	codeBroken      = 1002
 	codeUnsupported = 1003
 	codeInvalid     = 1007
 	codeRestart     = 1012
@@ -136,6 +137,9 @@ func (l *link) work() {
 		c := l.session.Next(&o.step)
 		if c != nil {
 			l.proto.step(c, o)
+			if o.news.IsZero() {
+				o.news = o.step.News
+			}
 			o.full()
 		} else {
 			o.flush()
@@ -167,6 +171,9 @@ func (l *link) say(g *goodbye) {
 	l.end()
 	l.blame(g.cause)
 	_ = l.conn.seal(l.proto.goodbye(g), l.server.cfg.CloseTimeout)
+	if l.kind == transportEvents {
+		l.conn.finish() // it has no close frame: the end is how its client knows
+	}
 }
 
 // run listens until the connection ends, and takes it down.

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"encoding/binary"
+	"time"
 
 	"github.com/fastpaca/fastpaca/router/stream"
 )
@@ -23,6 +24,7 @@ type output struct {
 	buf  []byte
 	err  error // the first; everything after it is dropped
 	sent uint64
+	news time.Time // when the oldest news among them arrived, or zero
 	step stream.Step
 }
 

@@ -89,13 +89,11 @@ func (p *channels) listen() *goodbye {
 	for {
 		kind, r, err := p.ws.Reader(context.Background())
 		if err != nil {
-			p.link.blamePeer(err)
-			return nil
+			return p.link.broken(err)
 		}
 		raw, err := io.ReadAll(r)
 		if err != nil {
-			p.link.blamePeer(err)
-			return nil
+			return p.link.broken(err)
 		}
 		f, err := p.parse(kind, raw)
 		if err != nil {

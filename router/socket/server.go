@@ -165,7 +165,11 @@ func (s *Server) borrow(c *conn) *output {
 }
 
 func (s *Server) giveBack(l *link, o *output) {
-	s.metrics.of[l.kind].sent.Add(float64(o.sent))
+	of := &s.metrics.of[l.kind]
+	of.sent.Add(float64(o.sent))
+	if o.err == nil && o.sent > 0 && !o.news.IsZero() {
+		of.delivery.Observe(time.Since(o.news).Seconds())
+	}
 	if cap(o.buf) > maxPooledBytes {
 		o.buf = nil
 	}

@@ -36,16 +36,16 @@ func (s *single) leave() {
 	}
 }
 
-// blamePeer tells apart why reading from a WebSocket ended: unless the client
-// left or was lost, the library has sent a close frame about what it sent.
-func (l *link) blamePeer(err error) {
-	if websocket.CloseStatus(err) == -1 && l.conn.isSealed() {
+// broken tells apart why reading from a WebSocket ended. The client left or was
+// lost, or it broke the framing: mostly the library has sent a close frame about
+// that, and where it has not one is returned.
+func (l *link) broken(err error) *goodbye {
+	switch {
+	case websocket.CloseStatus(err) != -1: // its close frame was answered
+	case l.conn.answer.Load():
 		l.blame(causeProtocol)
+	case !l.conn.lost.Load():
+		return &goodbye{code: codeBroken, reason: "broken framing", cause: causeProtocol}
 	}
-}
-
-func (c *conn) isSealed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.sealed
+	return nil
 }

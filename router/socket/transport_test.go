@@ -223,6 +223,25 @@ func TestDrainTellsClientsToComeBack(t *testing.T) {
 	})
 }
 
+// Events have no close frame that a client could answer: they end at once, and
+// so does the wait for a client that then leaves.
+func TestDrainedEventsEndAtOnce(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *Config) { c.CloseTimeout = time.Hour })
+	h.log.Create("c")
+	l := h.follow("c", 0)
+	require.Equal(t, "caught_up", l.next().Type)
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := h.deadline()
+		defer cancel()
+		done <- h.server.Shutdown(ctx)
+	}()
+	require.True(t, l.next().Closed)
+	l.close()
+	require.NoError(t, <-done)
+}
+
 func TestShutdownCutsOffThoseThatDoNotLeave(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *Config) { c.CloseTimeout = time.Hour })
@@ -230,7 +249,7 @@ func TestShutdownCutsOffThoseThatDoNotLeave(t *testing.T) {
 	conn, err := net.Dial("tcp", h.addr) // never answers anything
 	require.NoError(t, err)
 	defer func() { _ = conn.Close() }()
-	_, err = io.WriteString(conn, "GET /socket/websocket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	_, err = io.WriteString(conn, handshake("/socket/websocket"))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return h.server.Open() == 1 }, patience, time.Millisecond)
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)

@@ -93,8 +93,7 @@ type native struct {
 // listen has the library answer pings and closes.
 func (n *native) listen() *goodbye {
 	if _, _, err := n.ws.Reader(context.Background()); err != nil {
-		n.link.blamePeer(err)
-		return nil
+		return n.link.broken(err)
 	}
 	return &goodbye{code: codeUnsupported, reason: "this stream takes no messages", cause: causeProtocol}
 }

@@ -56,6 +56,9 @@ type Step struct {
 	Expected, Actual uint64
 	// Frames are the next messages.
 	Frames []*Frame
+	// News is when the first of them arrived; zero when they were not news to this
+	// client, which is catching up.
+	News time.Time
 	// CaughtUp is told once: all messages up to Seq, the last when the cursor
 	// joined, have been told. Resume is the sequence to follow from after this
 	// step.
@@ -125,6 +128,9 @@ func (c *Cursor) pull(step *Step) {
 	most := c.most()
 	if step.Frames = t.ring.from(c.pos, step.Frames, most, maxStepBytes); len(step.Frames) > 0 {
 		defer t.mu.Unlock()
+		if c.caughtUp {
+			step.News = step.Frames[0].Arrived
+		}
 		c.advance(step)
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/fastpaca/fastpaca/dataplane/rpc"
 )
@@ -16,6 +17,9 @@ type Frame struct {
 	Seq uint64
 	// Payload is {"type":"message","seq":N,"version":V,"message":{…}}.
 	Payload []byte
+	// Arrived is when the data node told of the message, zero when it was read
+	// from the log.
+	Arrived time.Time
 
 	deflated atomic.Pointer[[]byte]
 }

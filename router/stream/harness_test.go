@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 func testHub(t testing.TB, log *streamtest.Log, changes ...func(*Config)) *Hub {
 	cfg := Config{
@@ -174,7 +174,11 @@ func (c *client) resume() {
 // until waits until the cursor has said enough, and returns a copy of all.
 func (c *client) until(cursor *Cursor, enough func(*told) bool) told {
 	c.t.Helper()
-	timer := time.AfterFunc(patience, func() { c.more.Broadcast() })
+	timer := time.AfterFunc(patience, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.more.Broadcast()
+	})
 	defer timer.Stop()
 	deadline := time.Now().Add(patience)
 	c.mu.Lock()

@@ -54,13 +54,15 @@ func NewHub(cfg Config) (*Hub, error) {
 		return nil, fmt.Errorf("stream hub: %w", err)
 	}
 	h := &Hub{cfg: cfg, topics: make(map[rpc.Key]*topic), metrics: newMetrics()}
-	if err := h.metrics.register(cfg.Registerer, h); err != nil {
-		return nil, fmt.Errorf("stream metrics: %w", err)
-	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.subscribes.init(cfg.Subscribes)
 	h.wakes.max = wakeWorkers
 	h.pages = newPager(h)
+	// From here on somebody may read it.
+	if err := h.metrics.register(cfg.Registerer, h); err != nil {
+		h.cancel()
+		return nil, fmt.Errorf("stream metrics: %w", err)
+	}
 	h.keeper = newKeeper(cfg.Sweep, h.sweep)
 	return h, nil
 }

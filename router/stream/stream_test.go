@@ -133,6 +133,30 @@ func TestNewsWithoutMessagesIsReadFromTheLog(t *testing.T) {
 	require.Equal(t, run(1, 9), c.until(cursor, messages(9)).seqs)
 }
 
+// What a new leader tells again of what the old one told neither moves the end
+// back nor empties the ring; what it leaves out does.
+func TestNewsToldAgain(t *testing.T) {
+	t.Parallel()
+	top := &topic{hub: testHub(t, streamtest.New())}
+	news := func(from, to uint64) rpc.News {
+		n := rpc.News{LastSeq: to}
+		for seq := from; seq <= to; seq++ {
+			n.Messages = append(n.Messages, rpc.Message{Seq: seq, Version: seq, JSON: streamtest.JSON(seq, 100)})
+		}
+		return n
+	}
+	for _, tc := range []struct {
+		from, to     uint64
+		first, last  uint64 // of the ring
+		stateVersion uint64
+	}{{1, 10, 1, 10, 10}, {4, 6, 1, 10, 10}, {10, 10, 1, 10, 10}, {8, 12, 1, 12, 12}, {15, 16, 15, 16, 16}, {3, 4, 15, 16, 16}} {
+		top.inform(news(tc.from, tc.to))
+		require.Equal(t, State{Exists: true, LastSeq: tc.last, Version: tc.stateVersion}, top.state, "%+v", tc)
+		require.Equal(t, tc.first, top.ring.first(), "%+v", tc)
+		require.Len(t, top.ring.frames, int(tc.last-tc.first)+1, "%+v", tc)
+	}
+}
+
 func TestSubscriptionsThatEndAreOpenedAnew(t *testing.T) {
 	t.Parallel()
 	log := streamtest.New()

@@ -71,12 +71,12 @@ func (t *topic) push(messages []rpc.Message) {
 		messages = messages[len(messages)-cfg.RingMessages:]
 	}
 	grown := 0
+	t.pushed = time.Now()
 	for i := range messages {
-		f := &Frame{Seq: messages[i].Seq, Payload: appendPayload(make([]byte, 0, len(messages[i].JSON)+maxPayloadFrame), &messages[i])}
+		f := &Frame{Seq: messages[i].Seq, Arrived: t.pushed, Payload: appendPayload(make([]byte, 0, len(messages[i].JSON)+maxPayloadFrame), &messages[i])}
 		grown += t.ring.push(f, cfg.RingMessages, cfg.RingBytes)
 		t.measure(len(f.Payload))
 	}
-	t.pushed = time.Now()
 	if t.hub.ringBytes.Add(int64(grown)) > cfg.RingBudget {
 		t.clearRing()
 	}

@@ -70,8 +70,12 @@ func NewServer(node rpc.Node, opts ServerOptions) *Server {
 }
 
 // Register adds the service to a gRPC server that takes messages of
-// MaxRequestBytes.
-func (s *Server) Register(r grpc.ServiceRegistrar) { pb.RegisterDataPlaneServer(r, s) }
+// MaxRequestBytes, and that of operators (BackupService) if the node is an
+// rpc.Backup.
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	pb.RegisterDataPlaneServer(r, s)
+	s.registerBackup(r)
+}
 
 // Close stops the server as its clients like it: they are told to send no more,
 // and get the answers of what they have sent. When ctx ends first what is left is

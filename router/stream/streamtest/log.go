@@ -21,6 +21,8 @@ type Log struct {
 	subscribed    int // calls of Subscribe that succeeded
 	reads         int // calls of Messages
 	failures      int // calls yet to fail
+	behind        int // reads yet to be answered by a node that is behind
+	repeated      int // messages that a new subscription is told again
 	withheld      bool
 	stalled       chan struct{} // closed when calls go on
 	pageLimit     int
@@ -157,6 +159,18 @@ func (l *Log) Fail(n int) {
 	l.failures = n
 }
 
+// ChangeLeader ends all subscriptions as a leader that is deposed does. The next
+// failures calls find no leader; then the next behind reads are answered by a
+// node that does not hold the newer half of a conversation yet. From now on a
+// subscription is told the newest repeated messages before its reply comes, as
+// those are that the node has committed meanwhile.
+func (l *Log) ChangeLeader(failures, behind, repeated int) {
+	l.Break(&rpc.NotLeaderError{Leader: "other"})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failures, l.behind, l.repeated = failures, behind, repeated
+}
+
 // Stall makes calls wait until the function it returns is called.
 func (l *Log) Stall() (resume func()) {
 	l.mu.Lock()
@@ -229,8 +243,16 @@ func (l *Log) Subscribe(ctx context.Context, key rpc.Key, to rpc.Subscriber) (*r
 		if n := len(c.messages); n > 0 {
 			reply.Version = c.messages[n-1].Version
 		}
+		l.repeat(c, to)
 	}
 	return reply, stop, nil
+}
+
+// repeat tells the newest messages as they were committed, one after the other.
+func (l *Log) repeat(c *conversation, to rpc.Subscriber) {
+	for _, m := range c.messages[max(len(c.messages)-l.repeated, 0):] {
+		to.Deliver(rpc.News{Messages: []rpc.Message{m}, LastSeq: m.Seq})
+	}
 }
 
 // Conversation reads what streams want to know of a conversation.
@@ -261,6 +283,10 @@ func (l *Log) Messages(ctx context.Context, req *rpc.MessagesRequest) (*rpc.Page
 		return nil, &rpc.CursorExpiredError{Earliest: c.earliest}
 	}
 	last := uint64(len(c.messages))
+	if l.behind > 0 {
+		l.behind--
+		last /= 2
+	}
 	first := min(req.From-1, last)
 	end := min(first+uint64(min(req.Limit, l.pageLimit)), last)
 	return &rpc.Page{Messages: slices.Clone(c.messages[first:end]), LastSeq: last, Earliest: c.earliest}, nil
