@@ -19,9 +19,11 @@ BENCH ?= -run append,tail,idle,memory,start
 BENCHTIME ?= 1s
 MESSAGES ?= 5000000
 
-# How long `make chaos` runs. The seed is drawn and printed unless it is given;
-# FROM is the number of the first fault, to begin where a run has failed.
+# How long `make chaos` runs, and `make streams` if that is given. The seed is
+# drawn and printed unless it is given; FROM is the number of the first fault, or
+# round of streams, to begin where a run has failed.
 CHAOS ?= 10m
+STREAMS ?= 0
 SEED ?= 0
 FROM ?= 0
 
@@ -31,6 +33,7 @@ BLACKBOX := ./cmd/blackbox
 UNIT = $$($(GO) list ./... | grep -v '/cmd/blackbox/')
 # Everything that runs goroutines; the rest has nothing to race.
 CONCURRENT := ./dataplane/... ./controlplane/... ./router/...
+OTHERS = $$($(GO) list ./... | grep -v -e '/cmd/blackbox/' -e '/dataplane/' -e '/controlplane/' -e '/router/')
 
 .PHONY: help
 help: ## Show this list
@@ -53,7 +56,7 @@ build: ## Build bin/fastpaca
 ##
 
 .PHONY: test
-test: tools lint unit race conformance faults cluster-short browser infra readme ## Install what is missing, then run every check and test below
+test: tools lint unit race conformance faults cluster-short moves-short streams archive console browser infra readme ## Install what is missing, then run every check and test below
 
 .PHONY: tools
 tools: ## Install what the tests need beside Go, Node.js and a C compiler (Postgres server, Chromium)
@@ -64,15 +67,15 @@ lint: ## Formatting, go vet, staticcheck and the rules of this repository
 	@.ci/lint
 
 .PHONY: unit
-unit: build ## Tests of every package
+unit: build ## Tests of every package but those that race runs
 	@echo '== unit tests'
-	@$(GO) test -shuffle=on -timeout 10m $(UNIT)
+	@$(GO) test -shuffle=on -timeout 10m $(OTHERS)
 	@cd sdk/go && FASTPACA_BIN=$(BIN) $(GO) test -shuffle=on -timeout 5m ./...
 
 .PHONY: race
-race: build ## The same with the race detector, for the packages that run goroutines
-	@echo '== race detector'
-	@$(GO) test -race -timeout 15m $(CONCURRENT)
+race: build ## Tests of the packages that run goroutines, with the race detector
+	@echo '== tests with the race detector'
+	@$(GO) test -race -shuffle=on -timeout 15m $(CONCURRENT)
 	@cd sdk/go && FASTPACA_BIN=$(BIN) $(GO) test -race -timeout 5m .
 
 .PHONY: conformance
@@ -103,11 +106,44 @@ chaos: build ## Random faults for CHAOS (10m); SEED=n, and FROM=n to begin later
 	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -v -timeout 0 -run '^TestChaos$$' $(BLACKBOX)/cluster \
 		-chaos $(CHAOS) -chaos-seed $(SEED) -chaos-from $(FROM)
 
+.PHONY: moves
+moves: build ## Kill control members at every step of a move, grow, drain, repair, under load (7 minutes)
+	@echo '== moves'
+	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 30m -parallel 1 $(BLACKBOX)/moves
+
+.PHONY: moves-short
+moves-short: build ## The short part of it: a few of the steps, and bad input (1 min)
+	@echo '== moves, short'
+	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -short -timeout 15m -parallel 1 $(BLACKBOX)/moves
+
 .PHONY: browser
-browser: build ## JavaScript suites: SDK, npm phoenix, Chromium, examples, against processes that are killed (minutes)
+browser: build ## JavaScript suites: SDK, npm phoenix, Chromium, generated clients, examples, against processes that are killed (2 to 4 minutes)
 	@echo '== browser'
 	@# Run in its directory: go test then shows what did not run, also when all passed.
 	@cd $(BLACKBOX)/browser && FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 20m
+
+# Four at a time: most of them wait, for timeouts and for processes.
+.PHONY: streams
+streams: build ## Clients of streams through faults, and bad input (40 s); STREAMS=10m goes on for longer, SEED=n FROM=n repeat
+	@echo '== streams'
+	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout $(if $(filter 0,$(STREAMS)),10m,0) -parallel 4 $(BLACKBOX)/streams \
+		-streams $(STREAMS) -streams-seed $(SEED) -streams-from $(FROM)
+
+.PHONY: console
+console: build ## Web console in Chromium, against a cluster whose parts are killed (1 min); SCREENSHOTS=dir keeps pictures
+	@echo '== console'
+	@cd $(BLACKBOX)/console && FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 10m
+
+# Each test has a PostgreSQL of its own.
+.PHONY: archive
+archive: build ## Kill servers, nodes and PostgreSQL around the archive, change rows by hand (1 min)
+	@echo '== archive'
+	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -short -timeout 10m $(BLACKBOX)/archive
+
+.PHONY: archive-full
+archive-full: build ## The same with longer histories and more rounds
+	@echo '== archive, full'
+	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 30m $(BLACKBOX)/archive
 
 .PHONY: readme
 readme: build ## Run the quick start of README.md against a fresh server

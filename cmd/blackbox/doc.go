@@ -8,9 +8,11 @@
 //   - conformance holds the cases of the API contract, named by their numbers.
 //   - faults kills, starves and corrupts servers, and counts what is left.
 //   - cluster does the same to the processes of a whole cluster, under load.
+//   - moves kills control members while replicas move, under load.
 //   - streams follows conversations while routers and leaders die.
 //   - archive kills servers, data nodes and PostgreSQL around the archive, and
 //     changes rows by hand.
 //   - browser runs the TypeScript SDK, npm phoenix and a Chromium page.
+//   - console opens the web console in Chromium while a cluster loses parts.
 //   - readme runs the commands that README.md shows.
 package blackbox

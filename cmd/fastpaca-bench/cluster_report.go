@@ -10,6 +10,7 @@ type clusterReport struct {
 	Cluster     []clusterResult    `json:"cluster,omitempty"`
 	OpenLoop    []openLoopResult   `json:"open_loop,omitempty"`
 	Failover    *failoverResult    `json:"failover,omitempty"`
+	Moves       *movesResult       `json:"moves,omitempty"`
 	ClusterIdle *clusterIdleResult `json:"cluster_idle,omitempty"`
 	RouterStart *routerStartResult `json:"router_start,omitempty"`
 }
@@ -28,6 +29,12 @@ func (r *clusterReport) print(w io.Writer) {
 		fmt.Fprintf(w, "\ndata node killed\tgroups interrupted\thalf back, s\tall back, s\tfailed answers\tto other groups\n")
 		for _, k := range r.Failover.Kills {
 			fmt.Fprintf(w, "%s\t%d\t%.2f\t%.2f\t%d\t%d\n", k.Node, k.Interrupted, k.MedianSeconds, k.AllSeconds, k.Failures, k.FailuresOthers)
+		}
+	}
+	if m := r.Moves; m != nil {
+		fmt.Fprintf(w, "\nmoves, %d appends/s\ts\tappends\tfailed answers\tp50 ms\tp99 ms\tmax ms\n", openLoopRate)
+		for _, s := range m.Steps {
+			fmt.Fprintf(w, "%s\t%.1f\t%d\t%d\t%.2f\t%.2f\t%.0f\n", s.Name, s.Seconds, s.Appends, s.Failures, s.P50Milliseconds, s.P99Milliseconds, s.MaxMilliseconds)
 		}
 	}
 	if r.ClusterIdle != nil {

@@ -21,6 +21,11 @@
 //	             that put the same bytes
 //	openloop     the latency of 500 appends a second, in turn with etcd
 //	failover     from SIGKILL of a data node until appends to its groups succeed
+//	moves        500 appends a second to 256 groups of 10 MB in all, while a 4th
+//	             and a 5th node join, replicas are evened out and the 1st node is
+//	             drained and removed: latency, failed answers, what was lost
+//	telemetry    the closed loop with everything that telemetry has, and with the
+//	             SDK disabled, in turn: processor time per append over each other
 //	clusteridle  processor time of each process when nobody talks to them
 //	routerstart  exec of a router to its first acknowledged append; its memory
 //
@@ -45,8 +50,9 @@
 //	         conversation: rows per second beside \copy, the data directory after
 //	         compaction, and all of it read back and compared byte for byte
 //
-// How long the last two groups take, about:
+// How long some of them take, about:
 //
+//	fastpaca-bench -run moves                                3 minutes
 //	fastpaca-bench -run delivery                             1 minute
 //	fastpaca-bench -run subscriptions                        2 minutes
 //	fastpaca-bench -run fanout,replay -runs 1                1 minute

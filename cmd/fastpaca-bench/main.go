@@ -73,6 +73,8 @@ var benchmarks = []struct {
 	{"cluster", (*bench).clusterAppend},
 	{"openloop", (*bench).openLoop},
 	{"failover", (*bench).failover},
+	{"moves", (*bench).moves},
+	{"telemetry", (*bench).telemetry},
 	{"clusteridle", (*bench).clusterIdle},
 	{"routerstart", (*bench).routerStart},
 	{"delivery", (*bench).delivery},

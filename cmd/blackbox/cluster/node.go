@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -54,6 +55,11 @@ func (n *Node) Start() error {
 	}
 	n.server = server
 	return nil
+}
+
+// AddEnv adds to the environment of the process's next lives.
+func (n *Node) AddEnv(variables ...string) {
+	n.env = append(slices.Clone(n.env), variables...)
 }
 
 // Server returns the process of the current life, or of the last one; nil

@@ -109,7 +109,7 @@ func TestStrangers(t *testing.T) {
 	t.Run("node id in use", func(t *testing.T) {
 		n := stranger(t, c, []string{"FASTPACA_TOKEN=" + token},
 			"data", "--id", "d1", "--data-dir", t.TempDir(), "--control", c.ControlAddresses())
-		says(t, n, "another data directory", "d1")
+		says(t, n, "another data directory", "d1", "start this node with an id of its own", "has not joined a cluster yet")
 		notReady(t, n)
 	})
 	t.Run("a data node taken for the control plane", func(t *testing.T) {
@@ -197,7 +197,7 @@ func hungUp(t *testing.T, silent []net.Conn) {
 func wrongTokens(t *testing.T, c *Cluster) {
 	for name, env := range map[string][]string{"another": {"FASTPACA_TOKEN=" + otherToken}, "none": nil} {
 		n := stranger(t, c, env, "data", "--id", "d7", "--data-dir", t.TempDir(), "--control", c.ControlAddresses())
-		says(t, n, "the tokens differ, or only one end has a token")
+		says(t, n, "the tokens differ, or only one end has a token", "give both ends the same token", "has not joined a cluster yet")
 		notReady(t, n)
 		m := stranger(t, c, env, "control", "--id", "c9", "--data-dir", t.TempDir(), "--peers", c.peersWith("c9"))
 		says(t, m, "the tokens differ, or only one end has a token")
@@ -209,6 +209,7 @@ func wrongTokens(t *testing.T, c *Cluster) {
 		status, _ := statusOf(err)
 		require.Equal(t, http.StatusServiceUnavailable, status, "%v", err)
 	}
+	says(t, c.Control[0], "reason=unauthorized", "claimed_id=d7", "claimed_role=router") // the other end says so too
 }
 
 // TestShortTokenIsRefused: a token that can be guessed is none.
@@ -235,7 +236,7 @@ func TestOtherCluster(t *testing.T) {
 	// Our data node asks their control plane.
 	ours.Data[0].Kill()
 	n := stranger(t, ours, nil, "data", "--id", "d1", "--data-dir", ours.Data[0].Dir, "--control", theirs.ControlAddresses())
-	says(t, n, "another cluster")
+	says(t, n, "another cluster", "point this process at the control plane of its own cluster")
 	n.Kill()
 	// Our router's place is taken by one that follows them; our node is back.
 	require.NoError(t, ours.Data[0].Start())
