@@ -56,7 +56,7 @@ build: ## Build bin/fastpaca
 ##
 
 .PHONY: test
-test: tools lint unit race conformance faults cluster-short moves-short streams archive console browser infra readme ## Install what is missing, then run every check and test below
+test: tools lint unit race conformance faults cluster-short moves-short streams archive backup console browser infra readme ## Install what is missing, then run every check and test below
 
 .PHONY: tools
 tools: ## Install what the tests need beside Go, Node.js and a C compiler (Postgres server, Chromium)
@@ -144,6 +144,11 @@ archive: build ## Kill servers, nodes and PostgreSQL around the archive, change 
 archive-full: build ## The same with longer histories and more rounds
 	@echo '== archive, full'
 	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 30m $(BLACKBOX)/archive
+
+.PHONY: backup
+backup: build ## Back a cluster up under fire, restore it into clusters of other sizes (20 s)
+	@echo '== backup'
+	@FASTPACA_BIN=$(BIN) $(GO) test -count=1 -timeout 10m $(BLACKBOX)/backup
 
 .PHONY: readme
 readme: build ## Run the quick start of README.md against a fresh server

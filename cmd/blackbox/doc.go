@@ -12,6 +12,7 @@
 //   - streams follows conversations while routers and leaders die.
 //   - archive kills servers, data nodes and PostgreSQL around the archive, and
 //     changes rows by hand.
+//   - backup takes backups under fire and restores them into other clusters.
 //   - browser runs the TypeScript SDK, npm phoenix and a Chromium page.
 //   - console opens the web console in Chromium while a cluster loses parts.
 //   - readme runs the commands that README.md shows.

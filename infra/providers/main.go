@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -86,10 +87,25 @@ func (b *builder) path(p pin) string {
 	return filepath.Join(b.mirror, registry, filepath.FromSlash(p.Source), p.Version, runtime.GOOS+"_"+runtime.GOARCH, name)
 }
 
+// stamp is where it is kept what a trimmed provider was trimmed to: the version
+// does not say.
+func (b *builder) stamp(p pin) string {
+	return filepath.Join(b.mirror, ".services-"+path.Base(p.Source)+"-"+p.Version)
+}
+
 func (b *builder) built(p pin) bool {
 	info, err := os.Stat(b.path(p))
-	return err == nil && info.Mode().IsRegular()
+	if err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	if len(p.Services) == 0 {
+		return true
+	}
+	kept, err := os.ReadFile(b.stamp(p))
+	return err == nil && string(kept) == services(p)
 }
+
+func services(p pin) string { return strings.Join(p.Services, "\n") + "\n" }
 
 // build compiles one provider. Its binary appears whole or not at all.
 func (b *builder) build(ctx context.Context, p pin) error {
@@ -123,7 +139,10 @@ func (b *builder) build(ctx context.Context, p pin) error {
 	if _, err := b.goCommand(ctx, source, append(args, "-o", partial, ".")...); err != nil {
 		return err
 	}
-	return os.Rename(partial, target)
+	if err := os.Rename(partial, target); err != nil || len(p.Services) == 0 {
+		return err
+	}
+	return os.WriteFile(b.stamp(p), []byte(services(p)), 0o644)
 }
 
 // download returns the directory of a provider's source.

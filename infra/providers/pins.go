@@ -28,7 +28,7 @@ var pins = []pin{
 		Source: "hashicorp/aws", Version: "6.47.1",
 		Module: "github.com/hashicorp/terraform-provider-aws", Query: "v1.60.1-0.20260602190131-5f2286d6d836",
 		Services: []string{
-			"appautoscaling", "ec2", "ecs", "elbv2", "iam", "logs", "meta", "rds", "secretsmanager", "ssm",
+			"appautoscaling", "ec2", "ecs", "elbv2", "iam", "logs", "meta", "rds", "secretsmanager", "servicediscovery", "ssm",
 		},
 	},
 }

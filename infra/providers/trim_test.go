@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const services = `package sdkv2
+const servicesSource = `package sdkv2
 
 import (
 	"context"
@@ -49,7 +49,7 @@ func (c *AWSClient) IAMClient(ctx context.Context) *iam_sdk.Client { return must
 
 func TestKeepServices(t *testing.T) {
 	t.Parallel()
-	got, err := keepServices([]byte(services), []string{"ec2", "iam"})
+	got, err := keepServices([]byte(servicesSource), []string{"ec2", "iam"})
 	require.NoError(t, err)
 	requireGo(t, got)
 	require.NotContains(t, string(got), "account")
@@ -57,7 +57,7 @@ func TestKeepServices(t *testing.T) {
 	require.Contains(t, string(got), "iam.ServicePackage(ctx)")
 	require.Contains(t, string(got), `"example.com/conns"`)
 
-	_, err = keepServices([]byte(services), []string{"ec2", "moved"})
+	_, err = keepServices([]byte(servicesSource), []string{"ec2", "moved"})
 	require.ErrorContains(t, err, "1 of the 2", "a service that was renamed must not go missing unnoticed")
 }
 
@@ -124,6 +124,10 @@ func TestMirror(t *testing.T) {
 	for _, p := range pins {
 		require.NoError(t, os.MkdirAll(filepath.Dir(b.path(p)), 0o755))
 		require.NoError(t, os.WriteFile(b.path(p), []byte("binary"), 0o755))
+	}
+	require.ErrorContains(t, run(t.Context(), []string{"-mirror", mirror, "-check"}, &stdout, &stderr), "hashicorp/aws", "trimmed to other services")
+	for _, p := range pins {
+		require.NoError(t, os.WriteFile(b.stamp(p), []byte(services(p)), 0o644))
 	}
 	require.FileExists(t, filepath.Join(mirror, "registry.terraform.io/kreuzwerker/docker/4.6.0", runtime.GOOS+"_"+runtime.GOARCH, "terraform-provider-docker_v4.6.0"))
 	require.NoError(t, run(t.Context(), []string{"-mirror", mirror}, &stdout, &stderr))

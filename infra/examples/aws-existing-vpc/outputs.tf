@@ -23,6 +23,11 @@ output "nodes" {
   value       = module.cluster.nodes
 }
 
+output "prometheus_config" {
+  description = "Configuration of a Prometheus in the VPC that scrapes every process."
+  value       = module.cluster.prometheus_config
+}
+
 output "next" {
   description = "What to do next. The cluster is up some five minutes after the apply."
   value       = <<-EOT

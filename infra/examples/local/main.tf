@@ -40,6 +40,14 @@ resource "terraform_data" "image" {
     working_dir = local.root
     environment = { DOCKER_BUILDKIT = "1" }
   }
+
+  # After the containers, in a destroy. While a new image is rolled out node by
+  # node, the others still run the old one: it only loses its name then.
+  provisioner "local-exec" {
+    when       = destroy
+    command    = "docker image rm --force ${self.input}"
+    on_failure = continue
+  }
 }
 
 module "cluster" {
@@ -47,11 +55,12 @@ module "cluster" {
 
   name               = var.name
   image              = local.image
-  keep_image         = var.image != null
   control_members    = var.control_members
   data_nodes         = var.data_nodes
   drained_data_nodes = var.drained_data_nodes
   routers            = var.routers
   archive            = var.archive
   port               = var.port
+  tls                = var.tls
+  observability      = { dashboards = var.dashboards }
 }

@@ -23,6 +23,11 @@ output "nodes" {
   value       = module.cluster.nodes
 }
 
+output "dashboards" {
+  description = "URLs of Grafana and Prometheus; null without dashboards."
+  value       = module.cluster.dashboards
+}
+
 output "next" {
   description = "What to do next."
   value       = <<-EOT

@@ -45,3 +45,18 @@ variable "port" {
   type        = number
   default     = 4000
 }
+
+variable "dashboards" {
+  description = "Start Prometheus on port 9090 and Grafana on port 3000 as well."
+  type        = bool
+  default     = false
+}
+
+variable "tls" {
+  description = "Mutual TLS between the processes, as the module describes it; null for none."
+  type = object({
+    directory   = string
+    server_name = optional(string, "fastpaca")
+  })
+  default = null
+}

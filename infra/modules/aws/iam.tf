@@ -39,8 +39,8 @@ locals {
   }]
 
   node_secret_arns = {
-    control = [local.token_secret_arn]
-    data    = local.secret_arns
+    control = local.common_secret_arns
+    data    = concat(local.common_secret_arns, local.data_secret_arns)
   }
 }
 
@@ -74,7 +74,7 @@ resource "aws_iam_instance_profile" "node" {
   tags        = local.tags
 }
 
-# Starts routers: pulls their image, reads the token, writes their logs. A
+# Starts routers: pulls their image, reads the secrets they share, writes their logs. A
 # running router has no role at all, as it calls nothing of AWS.
 resource "aws_iam_role" "router_start" {
   name_prefix        = "${var.name}-router-"
@@ -88,7 +88,7 @@ resource "aws_iam_role_policy" "router_start" {
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = concat(
-      [{ Effect = "Allow", Action = ["secretsmanager:GetSecretValue"], Resource = [local.token_secret_arn] }],
+      [{ Effect = "Allow", Action = ["secretsmanager:GetSecretValue"], Resource = local.common_secret_arns }],
       local.log_statements, local.pull_statements, local.decrypt_statements,
     )
   })

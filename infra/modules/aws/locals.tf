@@ -42,11 +42,21 @@ locals {
       FASTPACA_LOG_FORMAT = "json"
     },
     var.observability.otlp_endpoint == null ? {} : { OTEL_EXPORTER_OTLP_ENDPOINT = var.observability.otlp_endpoint },
+    var.tls == null ? {} : {
+      FASTPACA_TLS_CERT        = "/tls/cert.pem"
+      FASTPACA_TLS_KEY         = "/tls/key.pem"
+      FASTPACA_TLS_CA          = "/tls/ca.pem"
+      FASTPACA_TLS_SERVER_NAME = var.tls.server_name
+    },
   )
 
   token_secret_arn = var.token_secret_arn == null ? aws_secretsmanager_secret.token[0].arn : var.token_secret_arn
-  secret_arns = compact([
-    local.token_secret_arn,
+  # Parts of one secret.
+  tls_parts = var.tls == null ? [] : ["cert", "key", "ca"]
+
+  # What every process may read, and what data nodes may read besides.
+  common_secret_arns = compact([local.token_secret_arn, var.tls == null ? null : var.tls.secret_arn])
+  data_secret_arns = compact([
     var.archive_url_secret_arn,
     one(aws_secretsmanager_secret.archive[*].arn),
   ])

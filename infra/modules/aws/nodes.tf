@@ -24,6 +24,7 @@ locals {
     image_parameter = local.image_parameter
     log_group       = aws_cloudwatch_log_group.cluster.name
     token_secret    = local.token_secret_arn
+    tls_secret      = var.tls == null ? "" : var.tls.secret_arn
     ops_port        = local.ops_port
   }
 }

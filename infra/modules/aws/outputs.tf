@@ -38,6 +38,11 @@ output "nodes" {
   )
 }
 
+output "prometheus_config" {
+  description = "Configuration of a Prometheus in the VPC that scrapes every process, up to eight routers; it expects infra/observability/prometheus/rules.yaml beside it, ec2:DescribeInstances and ec2:DescribeAvailabilityZones, and a group in observability.metrics_security_group_ids."
+  value       = local.prometheus_config
+}
+
 output "token_secret_arn" {
   description = "Secret with the token all processes share."
   value       = local.token_secret_arn

@@ -10,6 +10,32 @@ resource "aws_ecs_cluster" "routers" {
   }
 }
 
+locals {
+  tls_volumes = var.tls == null ? [] : ["tls"]
+  tls_router = { for key, value in {
+    mountPoints = [for v in local.tls_volumes : { sourceVolume = v, containerPath = "/tls", readOnly = true }]
+    dependsOn   = [for v in local.tls_volumes : { containerName = v, condition = "SUCCESS" }]
+  } : key => value if length(value) > 0 }
+  tls_containers = [for v in local.tls_volumes : {
+    name                   = v
+    image                  = var.tls.init_image
+    essential              = false
+    entryPoint             = ["sh", "-euc"]
+    command                = ["umask 077; for part in ${join(" ", local.tls_parts)}; do printenv \"$part\" > /tls/$part.pem; done; chown -R 65532:65532 /tls"]
+    secrets                = [for part in local.tls_parts : { name = part, valueFrom = "${var.tls.secret_arn}:${part}::" }]
+    mountPoints            = [{ sourceVolume = v, containerPath = "/tls", readOnly = false }]
+    readonlyRootFilesystem = true
+    logConfiguration = {
+      logDriver = "awslogs"
+      options = {
+        awslogs-region        = local.region
+        awslogs-group         = aws_cloudwatch_log_group.cluster.name
+        awslogs-stream-prefix = "router"
+      }
+    }
+  }]
+}
+
 resource "aws_ecs_task_definition" "router" {
   family                   = "${var.name}-router"
   requires_compatibilities = ["FARGATE"]
@@ -24,7 +50,15 @@ resource "aws_ecs_task_definition" "router" {
     cpu_architecture        = upper(var.architecture)
   }
 
-  container_definitions = jsonencode([{
+  # Written before a router starts: it has no shell, and reads files.
+  dynamic "volume" {
+    for_each = local.tls_volumes
+    content {
+      name = volume.value
+    }
+  }
+
+  container_definitions = jsonencode(concat(local.tls_containers, [merge(local.tls_router, {
     name                   = "router"
     image                  = var.image
     essential              = true
@@ -50,7 +84,7 @@ resource "aws_ecs_task_definition" "router" {
         awslogs-stream-prefix = "router"
       }
     }
-  }])
+  })]))
 }
 
 resource "aws_ecs_service" "router" {
@@ -69,6 +103,9 @@ resource "aws_ecs_service" "router" {
   network_configuration {
     subnets         = [for az in local.zones : var.private_subnets[az]]
     security_groups = [aws_security_group.role["router"].id]
+  }
+  service_registries {
+    registry_arn = aws_service_discovery_service.router.arn
   }
   load_balancer {
     target_group_arn = aws_lb_target_group.router.arn

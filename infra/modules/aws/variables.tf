@@ -43,7 +43,7 @@ variable "data_nodes" {
 }
 
 variable "drained_data_nodes" {
-  description = "Names of data nodes that `fastpaca cluster drain NAME --wait` has emptied. Only these may be removed, and their names are not used again: leave them here."
+  description = "Names of data nodes that `fastpaca cluster drain NAME --yes --wait` has emptied. Only these may be removed, and their names are not used again: leave them here."
   type        = set(string)
   default     = []
 
@@ -123,6 +123,21 @@ variable "observability" {
   validation {
     condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.observability.log_retention_days)
     error_message = "observability: log_retention_days must be one of those CloudWatch knows: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, …"
+  }
+}
+
+variable "tls" {
+  description = "Mutual TLS between the processes; null for none. secret_arn is a secret of Secrets Manager with a JSON object of PEM texts, {\"cert\": …, \"key\": …, \"ca\": …}; server_name is a name that the certificate is valid for; init_image, with a shell, writes the files of a router before it starts. All processes share the certificate and must be restarted together when TLS is turned on or off."
+  type = object({
+    secret_arn  = string
+    server_name = optional(string, "fastpaca")
+    init_image  = optional(string, "public.ecr.aws/docker/library/busybox:1.37")
+  })
+  default = null
+
+  validation {
+    condition     = var.tls == null || try(can(regex("^arn:aws[a-z-]*:secretsmanager:", var.tls.secret_arn)) && can(regex("^[A-Za-z0-9.-]+$", var.tls.server_name)), false)
+    error_message = "tls: secret_arn must be the ARN of a secret, arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME, that holds cert, key and ca, and server_name a host name in the certificate. infra/README.md shows how to make them; key and certificate themselves do not belong here, they would be in the state."
   }
 }
 

@@ -28,7 +28,7 @@ resource "terraform_data" "placement_guard" {
       error_message = <<-EOT
         This plan would destroy data nodes that may hold replicas: ${join(", ", local.removed_undrained)}.
         For each of them run
-          docker exec ${var.name}-c1 /fastpaca cluster drain NAME --wait
+          docker exec ${var.name}-c1 /fastpaca cluster drain NAME --yes --wait
         and add its name to drained_data_nodes once that has succeeded. To keep the nodes, set data_nodes back.
       EOT
     }

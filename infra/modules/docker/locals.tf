@@ -34,7 +34,16 @@ locals {
     ],
     [for name, value in var.environment : "${name}=${value}"],
     var.observability.otlp_endpoint == null ? [] : ["OTEL_EXPORTER_OTLP_ENDPOINT=${var.observability.otlp_endpoint}"],
+    var.tls == null ? [] : [
+      "FASTPACA_TLS_CERT=/tls/cert.pem",
+      "FASTPACA_TLS_KEY=/tls/key.pem",
+      "FASTPACA_TLS_CA=/tls/ca.pem",
+      "FASTPACA_TLS_SERVER_NAME=${var.tls.server_name}",
+    ],
   )
+
+  # Mounted, so that the key is in no state and no image.
+  tls_mounts = var.tls == null ? [] : [var.tls.directory]
 
   labels = merge(var.labels, { "fastpaca.cluster" = var.name })
 

@@ -67,6 +67,14 @@ resource "docker_container" "control" {
     volume_name    = docker_volume.control[each.key].name
     container_path = "/data"
   }
+  dynamic "volumes" {
+    for_each = local.tls_mounts
+    content {
+      host_path      = volumes.value
+      container_path = "/tls"
+      read_only      = true
+    }
+  }
   networks_advanced {
     name    = docker_network.cluster.name
     aliases = [each.key]
@@ -121,6 +129,14 @@ resource "docker_container" "data" {
     volume_name    = docker_volume.data[each.key].name
     container_path = "/data"
   }
+  dynamic "volumes" {
+    for_each = local.tls_mounts
+    content {
+      host_path      = volumes.value
+      container_path = "/tls"
+      read_only      = true
+    }
+  }
   networks_advanced {
     name    = docker_network.cluster.name
     aliases = [each.key]
@@ -172,6 +188,14 @@ resource "docker_container" "router" {
     internal = local.router_port
     external = var.port + index(local.router_names, each.key)
     ip       = var.bind_address
+  }
+  dynamic "volumes" {
+    for_each = local.tls_mounts
+    content {
+      host_path      = volumes.value
+      container_path = "/tls"
+      read_only      = true
+    }
   }
   networks_advanced {
     name    = docker_network.cluster.name

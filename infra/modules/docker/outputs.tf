@@ -29,6 +29,19 @@ output "nodes" {
   )
 }
 
+output "prometheus_config" {
+  description = "Configuration of a Prometheus that scrapes every process; it expects infra/observability/prometheus/rules.yaml beside it."
+  value       = local.prometheus_config
+}
+
+output "dashboards" {
+  description = "URLs of Grafana and Prometheus; null without observability.dashboards."
+  value = var.observability.dashboards ? {
+    grafana    = "http://${local.reachable}:${var.observability.grafana_port}"
+    prometheus = "http://${local.reachable}:${var.observability.prometheus_port}"
+  } : null
+}
+
 output "token" {
   description = "Secret shared by all processes of the cluster."
   value       = local.token

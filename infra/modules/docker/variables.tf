@@ -43,7 +43,7 @@ variable "data_nodes" {
 }
 
 variable "drained_data_nodes" {
-  description = "Names of data nodes that `fastpaca cluster drain NAME --wait` has emptied. Only these may be removed, and their names are not used again: leave them here."
+  description = "Names of data nodes that `fastpaca cluster drain NAME --yes --wait` has emptied. Only these may be removed, and their names are not used again: leave them here."
   type        = set(string)
   default     = []
 
@@ -102,15 +102,34 @@ variable "archive" {
 }
 
 variable "observability" {
-  description = "otlp_endpoint: where all processes find an OpenTelemetry collector, such as http://collector:4318; null for none. Every process serves Prometheus metrics on port 9400 of the network in any case."
+  description = "otlp_endpoint: where all processes find an OpenTelemetry collector, such as http://collector:4318; null for none. Every process serves Prometheus metrics on port 9400 of the network in any case; dashboards starts a Prometheus and a Grafana with the rules and the dashboard of infra/observability, on prometheus_port and grafana_port of bind_address."
   type = object({
-    otlp_endpoint = optional(string)
+    otlp_endpoint    = optional(string)
+    dashboards       = optional(bool, false)
+    prometheus_port  = optional(number, 9090)
+    grafana_port     = optional(number, 3000)
+    prometheus_image = optional(string, "prom/prometheus:v3.5.0")
+    grafana_image    = optional(string, "grafana/grafana:12.1.1")
   })
   default = {}
 
   validation {
     condition     = var.observability.otlp_endpoint == null || can(regex("^https?://[^[:space:]'\"]+$", var.observability.otlp_endpoint))
     error_message = "observability: otlp_endpoint must be a URL such as http://collector:4318, or null."
+  }
+}
+
+variable "tls" {
+  description = "Mutual TLS between the processes; null for none. directory, on the engine's machine, holds cert.pem, key.pem and ca.pem, readable by user 65532; server_name is a name that the certificate is valid for. All processes share the certificate and must be restarted together when TLS is turned on or off."
+  type = object({
+    directory   = string
+    server_name = optional(string, "fastpaca")
+  })
+  default = null
+
+  validation {
+    condition     = var.tls == null || try(startswith(var.tls.directory, "/") && can(regex("^[A-Za-z0-9.-]+$", var.tls.server_name)), false)
+    error_message = "tls: directory must be an absolute path on the machine of the engine, with cert.pem, key.pem and ca.pem in it, and server_name a host name in the certificate. infra/README.md shows how to make them."
   }
 }
 

@@ -28,6 +28,9 @@ mock_provider "aws" {
   mock_resource "aws_iam_role" {
     defaults = { arn = "arn:aws:iam::123456789012:role/x" }
   }
+  mock_resource "aws_service_discovery_service" {
+    defaults = { arn = "arn:aws:servicediscovery:eu-central-1:123456789012:service/x" }
+  }
   mock_resource "aws_db_instance" {
     defaults = { address = "archive.internal" }
   }
@@ -94,6 +97,9 @@ run "a_drained_node_gives_its_place_to_another" {
 }
 
 run "a_node_that_may_hold_replicas_stays" {
+  # says: This plan would destroy data nodes that may hold replicas: d4.
+  # says: cluster drain NAME --yes --wait
+  # says: add its name to drained_data_nodes once that has succeeded. To keep the nodes, set data_nodes back.
   command = plan
   override_data {
     target = data.aws_instances.existing
@@ -171,8 +177,34 @@ run "everything" {
     error_message = "Prometheus reaches all roles"
   }
   assert {
+    condition     = yamldecode(output.prometheus_config).scrape_configs[0].dns_sd_configs[0].names == ["router.fastpaca.fastpaca.internal"] && yamldecode(output.prometheus_config).scrape_configs[0].ec2_sd_configs[0].filters[0].values == ["fastpaca"]
+    error_message = "Prometheus finds nodes by their tags and routers by their name"
+  }
+  assert {
     condition     = output.endpoint == "http://x.elb.amazonaws.com" && length(output.nodes) == 6 && length(output.upgrade_commands) == 2
     error_message = "the outputs"
+  }
+}
+
+run "tls_between_processes" {
+  # Of its own: what a node boots with changes in no node that is there.
+  state_key = "tls"
+  command   = apply
+  variables {
+    tls = { secret_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:tls" }
+  }
+
+  assert {
+    condition     = alltrue([for i in merge(aws_instance.control, aws_instance.data) : strcontains(i.user_data, "--volume /run/fastpaca/tls:/tls:ro") && strcontains(i.user_data, "--env 'FASTPACA_TLS_SERVER_NAME=fastpaca'") && strcontains(i.user_data, "secret:tls")])
+    error_message = "nodes read their certificate at start"
+  }
+  assert {
+    condition     = [for c in jsondecode(aws_ecs_task_definition.router.container_definitions) : c.name] == ["tls", "router"] && jsondecode(aws_ecs_task_definition.router.container_definitions)[1].dependsOn[0].condition == "SUCCESS" && jsondecode(aws_ecs_task_definition.router.container_definitions)[0].secrets[1].valueFrom == "arn:aws:secretsmanager:eu-central-1:123456789012:secret:tls:key::"
+    error_message = "routers start once their certificate is there"
+  }
+  assert {
+    condition     = alltrue([for p in [aws_iam_role_policy.node["control"].policy, aws_iam_role_policy.node["data"].policy, aws_iam_role_policy.router_start.policy] : strcontains(p, "secret:tls")])
+    error_message = "every process may read its certificate"
   }
 }
 

@@ -31,8 +31,8 @@ run "defaults" {
     error_message = "containers run without capabilities, on a read-only root"
   }
   assert {
-    condition     = length(docker_container.postgres) == 0
-    error_message = "no archive unless asked for"
+    condition     = length(docker_container.postgres) == 0 && length(docker_container.prometheus) == 0 && length(docker_container.grafana) == 0
+    error_message = "no archive and no dashboards unless asked for"
   }
 }
 
@@ -66,6 +66,9 @@ run "a_drained_node_gives_its_place_to_another" {
 }
 
 run "a_node_that_may_hold_replicas_stays" {
+  # says: This plan would destroy data nodes that may hold replicas: d4.
+  # says: cluster drain NAME --yes --wait
+  # says: add its name to drained_data_nodes once that has succeeded. To keep the nodes, set data_nodes back.
   command = plan
   override_module {
     target  = module.existing
@@ -129,5 +132,41 @@ run "the_smallest" {
   assert {
     condition     = length(output.nodes) == 3 && contains(docker_container.data["d1"].env, "FASTPACA_TOKEN=sixteen-or-more-characters") && contains(docker_container.data["d1"].env, "GOMEMLIMIT=5GiB") && contains(docker_container.data["d1"].env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318")
     error_message = "one of each, with the given token and collector"
+  }
+}
+
+run "tls_between_processes" {
+  command = plan
+  variables {
+    tls = { directory = "/etc/fastpaca/tls" }
+  }
+
+  assert {
+    condition = alltrue([
+      for c in merge(docker_container.control, docker_container.data, docker_container.router) :
+      contains(c.env, "FASTPACA_TLS_CERT=/tls/cert.pem") && contains(c.env, "FASTPACA_TLS_KEY=/tls/key.pem") && contains(c.env, "FASTPACA_TLS_CA=/tls/ca.pem") && contains(c.env, "FASTPACA_TLS_SERVER_NAME=fastpaca")
+      && anytrue([for v in c.volumes : v.host_path == "/etc/fastpaca/tls" && v.container_path == "/tls" && coalesce(v.read_only, false)])
+    ])
+    error_message = "every process is told where its certificate is, and has it mounted read-only"
+  }
+}
+
+run "dashboards" {
+  command = apply
+  variables {
+    observability = { dashboards = true }
+  }
+
+  assert {
+    condition     = length(docker_container.prometheus) == 1 && length(docker_container.grafana) == 1 && output.dashboards.grafana == "http://127.0.0.1:3000"
+    error_message = "Prometheus and Grafana are there when asked for"
+  }
+  assert {
+    condition     = yamldecode(output.prometheus_config).scrape_configs[0].static_configs[0].targets == ["c1:9400", "c2:9400", "c3:9400", "d1:9400", "d2:9400", "d3:9400", "r1:9400", "r2:9400"]
+    error_message = "Prometheus scrapes every process"
+  }
+  assert {
+    condition     = anytrue([for u in docker_container.prometheus[0].upload : u.file == "/etc/prometheus/rules.yaml" && strcontains(u.content, "alert:")]) && anytrue([for u in docker_container.grafana[0].upload : endswith(u.file, "fastpaca.json")])
+    error_message = "the rules and the dashboard are those of infra/observability"
   }
 }
