@@ -106,6 +106,17 @@ func loadDevPlan(dir string) (*devPlan, error) {
 	return plan, os.WriteFile(path, data, 0o600)
 }
 
+// writeOperator writes what `fastpaca cluster` needs, for a shell to source, and
+// returns where.
+func (p *devPlan) writeOperator(dir string) (string, error) {
+	path := filepath.Join(dir, "operator.env")
+	text := fmt.Sprintf("export FASTPACA_CONTROL=%s\nexport FASTPACA_TOKEN=%s\n", strings.Join(p.Controls, ","), p.Token)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return "", err
+	}
+	return filepath.Abs(path)
+}
+
 // freeAddresses returns loopback addresses that were free a moment ago.
 func freeAddresses(n int) ([]string, error) {
 	var addresses []string
@@ -168,7 +179,11 @@ func runDevCluster(ctx context.Context, conf devClusterConfig, stdout io.Writer)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	processes := plan.processes(conf)
-	fmt.Fprintf(stdout, "fastpaca %s cluster\n  API     http://%s/v1\n\n", version(), conf.Listen)
+	operator, err := plan.writeOperator(conf.DataDir)
+	if err != nil {
+		return fmt.Errorf("dev-cluster: %w", err)
+	}
+	fmt.Fprintf(stdout, "fastpaca %s cluster\n  API     http://%s/v1\n  Console http://%[2]s/console\n\n", version(), conf.Listen)
 	defer stopDevCluster(processes, stdout)
 	var reports sync.WaitGroup
 	defer reports.Wait()
@@ -185,7 +200,7 @@ func runDevCluster(ctx context.Context, conf devClusterConfig, stdout io.Writer)
 			}
 		})
 	}
-	fmt.Fprintf(stdout, "\nCtrl-C stops them all.\n")
+	fmt.Fprintf(stdout, "\nLook after it from another terminal:\n  . %s\n  %s cluster status\n\nCtrl-C stops them all.\n", operator, os.Args[0])
 	<-ctx.Done()
 	return nil
 }

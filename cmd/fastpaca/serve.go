@@ -209,6 +209,9 @@ func (c *serveConfig) banner(w io.Writer, listen net.Addr, in *internal) {
 	base := "http://" + dialable(listen)
 	fmt.Fprintf(w, "fastpaca %s\n  API        %s/v1\n  Docs       %s/docs\n  Health     %s/health/ready\n  Data       %s\n",
 		version(), base, base, base, absolute(c.DataDir))
+	if c.Console.Enabled {
+		fmt.Fprintf(w, "  Console    %s/console\n", base)
+	}
 	if in.listener != nil {
 		fmt.Fprintf(w, "  Internal   %s\n", in.listener.Addr())
 	}
