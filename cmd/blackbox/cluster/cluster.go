@@ -190,11 +190,11 @@ const (
 	ownerPause = 5 * time.Millisecond
 )
 
-// owner names the process that has the socket with a local address, or "" if it
-// is none of the cluster's, or ctx ends.
-func (c *Cluster) owner(ctx context.Context, address net.Addr) string {
+// owner names the process that has the socket which is connected from local to
+// remote, or "" if it is none of the cluster's, or ctx ends.
+func (c *Cluster) owner(ctx context.Context, local, remote net.Addr) string {
 	for range ownerTries {
-		if name := c.ownerNow(address); name != "" {
+		if name := c.ownerNow(local, remote); name != "" {
 			return name
 		}
 		if pause(ctx, ownerPause) != nil {
@@ -204,7 +204,7 @@ func (c *Cluster) owner(ctx context.Context, address net.Addr) string {
 	return ""
 }
 
-func (c *Cluster) ownerNow(address net.Addr) string {
+func (c *Cluster) ownerNow(local, remote net.Addr) string {
 	c.mu.Lock()
 	nodes := slices.Clone(c.nodes)
 	c.mu.Unlock()
@@ -216,7 +216,7 @@ func (c *Cluster) ownerNow(address net.Addr) string {
 			pids = append(pids, pid)
 		}
 	}
-	return names[ownerOf(address, pids)]
+	return names[ownerOf(local, remote, pids)]
 }
 
 // Run runs a command line of the program, as an operator of this cluster, to

@@ -5,4 +5,4 @@ package cluster
 import "net"
 
 // ownerOf needs Linux.
-func ownerOf(net.Addr, []int) int { return 0 }
+func ownerOf(net.Addr, net.Addr, []int) int { return 0 }

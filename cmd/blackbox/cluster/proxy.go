@@ -23,15 +23,19 @@ type proxy struct {
 	target   string // name of the process behind it
 	backend  string
 	network  *Network
-	owner    func(context.Context, net.Addr) string // names the process that has a socket
+	owner    owner
 	listener net.Listener
 	ctx      context.Context // ends with close
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 }
 
+// owner names the process that has the socket which is connected from local to
+// remote.
+type owner func(ctx context.Context, local, remote net.Addr) string
+
 // startProxy listens on a loopback address of its own.
-func startProxy(target, listen, backend string, network *Network, owner func(context.Context, net.Addr) string) (*proxy, error) {
+func startProxy(target, listen, backend string, network *Network, owner owner) (*proxy, error) {
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return nil, fmt.Errorf("proxy of %s: %w", target, err)
@@ -64,7 +68,7 @@ func (p *proxy) run() {
 // serve carries one connection until an end closes it or a rule cuts it.
 func (p *proxy) serve(dialed net.Conn) {
 	defer reset(dialed)
-	from := p.owner(p.ctx, dialed.RemoteAddr())
+	from := p.owner(p.ctx, dialed.RemoteAddr(), dialed.LocalAddr())
 	there, back := direction{from, p.target}, direction{p.target, from}
 	if p.cut(there, back) {
 		return
