@@ -248,7 +248,7 @@ func TestMachineEqualsModel(t *testing.T) {
 // The same beyond what is remembered of ids and keys.
 func TestMachineEqualsModelWhenForgetting(t *testing.T) {
 	t.Parallel()
-	forgotten, seeds := uint64(0), uint64(4)
+	forgotten, seeds := uint64(0), uint64(2)
 	if testing.Short() {
 		seeds = 1
 	}
