@@ -45,7 +45,8 @@ type GroupCounts struct {
 	// NoQuorum have been formed, and the replicas that kept their data are no
 	// majority of the voters.
 	NoQuorum int
-	// Short have been formed and hold fewer replicas than the replication factor.
+	// Short have been formed and have fewer replicas that kept their data than
+	// the replication factor.
 	Short int
 	// Led have a leader that is alive. Known to the leader only.
 	Led int
@@ -169,15 +170,19 @@ func (s *Status) countPlacement(state *catalog.State) {
 			continue
 		}
 		s.Groups.Placed++
+		intact := 0
 		for _, replica := range group.Replicas {
 			s.Nodes[at[replica.Node]].Replicas++
+			if state.Intact(replica) {
+				intact++
+			}
 		}
 		if i, known := at[group.Preferred]; known {
 			s.Nodes[i].Preferred++
 		}
 		if group.Formed {
 			s.Groups.Formed++
-			if len(group.Replicas) < state.ReplicationFactor {
+			if intact < state.ReplicationFactor {
 				s.Groups.Short++
 			}
 		}

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
+	"syscall"
 	"time"
 )
 
@@ -20,7 +23,9 @@ const (
 	// longestPause bounds what an answer may say.
 	longestPause = 5 * time.Second
 	// firstPoll is how often a router that starts is tried.
-	firstPoll = 2 * time.Millisecond
+	firstPoll = 5 * time.Millisecond
+	// mostFirst bounds these tries under way at a time.
+	mostFirst = 500
 	// mostAnswer is as much of an answer as is read.
 	mostAnswer = 64 << 10
 )
@@ -51,7 +56,14 @@ type answer struct {
 
 func (a answer) ok() bool { return a.err == nil && a.status >= 200 && a.status < 300 }
 
+// String is the same for all failures of a kind: it names no address.
 func (a answer) String() string {
+	if system := syscall.Errno(0); errors.As(a.err, &system) {
+		return system.Error()
+	}
+	if wrapped := errors.Unwrap(a.err); wrapped != nil {
+		return wrapped.Error()
+	}
 	if a.err != nil {
 		return a.err.Error()
 	}
@@ -116,19 +128,41 @@ func (c *client) lastSeq(ctx context.Context, conversation int) (int, error) {
 	return v.LastSeq, nil
 }
 
-// first appends to the conversation 0, which must exist, until it is answered.
-func (c *client) first(ctx context.Context) error {
+// first appends to the conversation 0, which must exist, until it is answered,
+// and returns when that was.
+// Tries overlap: one that is made while a container's network comes up hangs for
+// a second, and says nothing about the router.
+func (c *client) first(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var underWay sync.WaitGroup
+	defer underWay.Wait()
+	defer cancel()
+	answered := make(chan time.Time, mostFirst)
+	slots := make(chan struct{}, mostFirst)
 	tick := time.NewTicker(firstPoll)
 	defer tick.Stop()
-	number := time.Now().UnixNano()
+	number := int(time.Now().UnixNano())
 	for {
-		if c.append(ctx, 0, 0, int(number)).ok() {
-			return nil
-		}
 		select {
+		case at := <-answered:
+			return at, nil
 		case <-ctx.Done():
-			return ctx.Err()
+			return time.Time{}, ctx.Err()
 		case <-tick.C:
 		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			continue
+		}
+		underWay.Go(func() {
+			defer func() { <-slots }()
+			if c.append(ctx, 0, 0, number).ok() {
+				select {
+				case answered <- time.Now():
+				default:
+				}
+			}
+		})
 	}
 }

@@ -21,7 +21,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"time"
 )
 
 func main() {
@@ -50,10 +49,11 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	c := newClient(strings.Split(*urls, ","), *prefix)
 	defer c.close()
 	if *first {
-		if err := c.first(ctx); err != nil {
+		answered, err := c.first(ctx)
+		if err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(stdout, time.Now().UnixMilli())
+		_, err = fmt.Fprintln(stdout, answered.UnixMilli())
 		return err
 	}
 	l := load{client: c, rate: *rate, conversations: *conversations}
