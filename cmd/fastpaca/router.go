@@ -68,6 +68,7 @@ func routerCommand() *cli.Command {
 }
 
 func (c *routerConfig) start(log *slog.Logger, stdout io.Writer, p *parts) (<-chan error, error) {
+	tuneRouter()
 	t, err := openTelemetry(roleRouter, "", log, p)
 	if err != nil {
 		return nil, err

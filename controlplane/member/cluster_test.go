@@ -211,9 +211,13 @@ func TestClusterWithoutQuorum(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	// It still leads as far as it knows, and must not speak from memory.
+	_, err := leader.Overview(ctx)
+	require.ErrorIs(t, err, rpc.ErrUnavailable)
+	require.ErrorIs(t, leader.Undrain(ctx, "d9"), rpc.ErrUnavailable)
 	require.ErrorIs(t, newDataNode("d1").call(ctx, leader), rpc.ErrUnavailable)
 	require.Eventually(t, func() bool { return !leader.Status().Leading }, patience, time.Millisecond)
-	_, err := leader.Table(ctx, 0)
+	_, err = leader.Table(ctx, 0)
 	require.ErrorIs(t, err, rpc.ErrUnavailable)
 	require.ErrorIs(t, leader.Ready(), rpc.ErrUnavailable)
 }

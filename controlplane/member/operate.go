@@ -24,7 +24,7 @@ type Overview struct {
 // Overview returns what the leader knows; members that do not lead return a
 // *rpc.NotLeaderError.
 func (s *Server) Overview(ctx context.Context) (*Overview, error) {
-	t, err := s.leading(ctx)
+	t, err := s.leadingQuorum(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("overview: %w", err)
 	}
@@ -44,7 +44,7 @@ func (s *Server) Overview(ctx context.Context) (*Overview, error) {
 // that comes of it, if any. A decision and its commit are not one step: the
 // catalog checks again what would otherwise be unsafe.
 func (s *Server) operate(ctx context.Context, wish string, decide func(reconcile.View) (catalog.Command, error)) error {
-	t, err := s.leading(ctx)
+	t, err := s.leadingQuorum(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: %w", wish, err)
 	}
@@ -62,6 +62,16 @@ func (s *Server) operate(ctx context.Context, wish string, decide func(reconcile
 		s.logger.Info("an operator asked for it", "wish", wish)
 	}
 	return nil
+}
+
+// leadingQuorum returns the current tenure after a quorum has confirmed it: what
+// an operator is shown or refused must not come from a leader that was cut off.
+func (s *Server) leadingQuorum(ctx context.Context) (*tenure, error) {
+	t, err := s.leading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return t, s.stillLeading(ctx, t, 0)
 }
 
 func (t *tenure) wish(c *catalog.Catalog, expected int, decide func(reconcile.View) (catalog.Command, error)) (catalog.Command, error) {
