@@ -18,22 +18,31 @@ const (
 	// lostStagger lies between the moments at which two replicas look for a
 	// lost leader. It is larger than the interval at which they are asked.
 	lostStagger = 60 * time.Millisecond
+	// FailoverNotice is how long before it is due a failover is announced.
+	FailoverNotice = 250 * time.Millisecond
 )
 
 // Failover makes this replica look for a leader as soon as it may: when the
 // heartbeat timeout since the last sign of the leader has passed. Raft draws its
 // timers at random and looks only when one fires, which is up to three timeouts
 // later. The election itself is Raft's own, pre-vote included, and no lease is
-// cut short. The node calls it for each group many times a second, from one
-// goroutine.
+// cut short. The node calls it for each group, from one goroutine, several times
+// within FailoverNotice, and many times a second while it reports that one may
+// soon be due.
 //
 // A replica that still believes in the lost leader refuses its vote, so that the
 // last to look is elected, at once because those before it wait for votes. At a
 // start nobody believes in anyone, and preferred goes first.
-func (g *Group) Failover(now time.Time, preferred string) {
+func (g *Group) Failover(now time.Time, preferred string) (soon bool) {
 	r := g.raft.Load()
-	if r == nil || r.State() != raft.Follower {
-		return
+	if r == nil {
+		return false
+	}
+	if state := r.State(); state != raft.Follower {
+		if g.calm == r && (state == raft.Leader || g.setTimeouts(r, 1)) {
+			g.calm = nil
+		}
+		return false
 	}
 	_, leader := r.LeaderWithID()
 	contact := r.LastContact()
@@ -42,34 +51,22 @@ func (g *Group) Failover(now time.Time, preferred string) {
 	switch {
 	case leader != "" && !contact.IsZero():
 		due = contact.Add(g.opts.Timing.Heartbeat)
-		if now.Before(due) {
-			return // the usual case, and the cheap one
+		if now.Before(due.Add(-FailoverNotice)) {
+			if g.calm != r && g.setTimeouts(r, quietStretch) {
+				g.calm = r
+			}
+			return false // the usual case, and the cheap one
 		}
 		due = due.Add(time.Duration(g.rank(string(leader), "")) * lostStagger)
 	case leader == "" && contact.IsZero() && g.urgedAt != started:
 		due = started.Add(startGrace + time.Duration(g.rank("", preferred))*startStagger)
 	default:
-		return // an election is under way, by Raft's own timers
+		return false // an election is under way, by Raft's own timers
 	}
-	if now.Before(due) {
-		return
+	if !now.Before(due) && g.setTimeouts(r, 1) {
+		g.calm, g.urgedAt = nil, started
 	}
-	if !g.reload.TryLock() {
-		return // the log is being shortened; the next call is due soon
-	}
-	defer g.reload.Unlock()
-	g.urgedAt = started
-	conf := r.ReloadableConfig()
-	longer := conf
-	longer.HeartbeatTimeout++
-	longer.ElectionTimeout++ // must not be the smaller of the two
-	// Raft looks at once when its heartbeat timeout becomes shorter.
-	for _, c := range []raft.ReloadableConfig{longer, conf} {
-		if err := r.ReloadConfig(c); err != nil {
-			g.log.Warn("urging an election", "error", err)
-			return
-		}
-	}
+	return true
 }
 
 // rank is this replica's place among the voters without the lost one, with

@@ -38,6 +38,7 @@ type Group struct {
 	readyTerm    atomic.Uint64
 	leadingSince atomic.Int64          // when readyTerm was set, Unix nanoseconds
 	startedAt    atomic.Int64          // of the Raft instance, Unix nanoseconds
+	calm         *raft.Raft            // the instance whose timeouts Failover has stretched; owned by its caller
 	urgedAt      time.Time             // startedAt of the instance last urged at its start; owned by Failover's caller
 	failure      atomic.Pointer[error] // first storage failure; writes and reads stop
 	staged       atomic.Pointer[stagedSnapshot]
@@ -112,7 +113,7 @@ func newGroup(opts Options) *Group {
 // startRaft opens a Raft instance over the replica's storage. Only Open and
 // runProposer call it.
 func (g *Group) startRaft() error {
-	transport := g.lease.wrap(g.opts.NewTransport())
+	transport := g.lease.wrap(g.opts.NewTransport(), g.commitIndex)
 	g.transport.Store(transport)
 	r, err := raft.NewRaft(g.raftConfig(), (*fsm)(g), watchedLog{g.entries, g}, watchedLog{g.entries, g}, (*snapshots)(g), transport)
 	if err != nil {

@@ -32,7 +32,7 @@ type transferState struct {
 // restart an instance that is wedged or whose log was wiped under it.
 func (g *Group) runWatcher() {
 	defer close(g.watcherDone)
-	tick := time.NewTicker(watchInterval)
+	tick := time.NewTimer(untilWatch(time.Now()))
 	defer tick.Stop()
 	var length logLength
 	for {
@@ -41,6 +41,7 @@ func (g *Group) runWatcher() {
 			if !ok {
 				return
 			}
+			g.pace()
 			if m := g.opts.Measure; m != nil {
 				m.Led(leading)
 			}
@@ -60,8 +61,15 @@ func (g *Group) runWatcher() {
 				g.requestRestart("a leadership transfer never ended")
 			}
 			g.shorten(now, &length)
+			tick.Reset(untilWatch(time.Now()))
 		}
 	}
+}
+
+// untilWatch lets all groups of a process look at the same moments: an idle
+// process then wakes up once for all of them.
+func untilWatch(now time.Time) time.Duration {
+	return now.Truncate(watchInterval).Add(watchInterval).Sub(now)
 }
 
 // lead waits until everything committed before this term is applied here.
@@ -201,7 +209,6 @@ func (g *Group) verifyLeader(ctx context.Context) error {
 	if r == nil {
 		return g.notLeader()
 	}
-	g.transport.Load().Expedite()
 	future := r.VerifyLeader()
 	done := make(chan error, 1)
 	go func() { done <- future.Error() }()
@@ -231,7 +238,9 @@ func (g *Group) TransferLeadership(to string) error {
 		// requests sent from here on count again.
 		g.lease.revoke()
 		g.transfer.ours.Store(false)
+		g.pace()
 	}()
+	g.pace()
 	g.lease.revoke()
 	var future raft.Future
 	if to == "" {

@@ -25,6 +25,7 @@ type lease struct {
 	term  uint64
 	heard map[raft.ServerID]time.Time
 	match map[raft.ServerID]uint64 // newest entry each follower is known to hold
+	told  map[raft.ServerID]uint64 // commit index each follower is known to know
 
 	held atomic.Pointer[chan struct{}] // while requests to followers are held; closed when they may go
 }
@@ -47,12 +48,13 @@ func (l *lease) releaseHeartbeats() {
 type leaseTransport struct {
 	Transport
 	lease  *lease
+	commit func() uint64 // the group's commit index, as far as known here
 	once   sync.Once
 	closed chan struct{}
 }
 
-func (l *lease) wrap(t Transport) *leaseTransport {
-	return &leaseTransport{Transport: t, lease: l, closed: make(chan struct{})}
+func (l *lease) wrap(t Transport, commit func() uint64) *leaseTransport {
+	return &leaseTransport{Transport: t, lease: l, commit: commit, closed: make(chan struct{})}
 }
 
 // Close ends what is held too.
@@ -71,16 +73,62 @@ func (t *leaseTransport) AppendEntries(id raft.ServerID, target raft.ServerAddre
 			return fmt.Errorf("append entries: %w", rpc.ErrClosed)
 		}
 	}
+	if len(args.Entries) == 0 && args.LeaderCommitIndex == 0 {
+		if news := t.lease.news(id, args.Term, t.commit()); news > 0 {
+			copied := *args // raft uses its own again
+			copied.LeaderCommitIndex = news
+			args = &copied
+		}
+	}
 	asked := time.Now()
 	err := t.Transport.AppendEntries(id, target, args, resp)
+	if err != nil {
+		t.lease.untell(id)
+	}
 	if err == nil && resp.Term == args.Term && resp.Success {
 		match := args.PrevLogEntry
 		if n := len(args.Entries); n > 0 {
 			match = args.Entries[n-1].Index
 		}
 		t.lease.renew(id, args.Term, asked, match)
+		t.lease.tell(id, args.Term, args.LeaderCommitIndex)
 	}
 	return err
+}
+
+// news returns the commit index that a heartbeat should tell a follower, or 0. A
+// heartbeat of raft has none, and says nothing of the log: the follower would take
+// all it holds up to there for committed, so it is told no more than what it is
+// known in this term to share with the leader.
+func (l *lease) news(id raft.ServerID, term, commit uint64) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.term != term {
+		return 0
+	}
+	if shared := min(commit, l.match[id]); shared > l.told[id] {
+		return shared
+	}
+	return 0
+}
+
+// untell is for a follower that may have begun anew: what is committed is not on
+// its disk.
+func (l *lease) untell(id raft.ServerID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.told, id)
+}
+
+func (l *lease) tell(id raft.ServerID, term, commit uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.term == term && commit > l.told[id] {
+		if l.told == nil {
+			l.told = make(map[raft.ServerID]uint64, 2)
+		}
+		l.told[id] = commit
+	}
 }
 
 func (l *lease) renew(id raft.ServerID, term uint64, asked time.Time, match uint64) {
@@ -90,7 +138,7 @@ func (l *lease) renew(id raft.ServerID, term uint64, asked time.Time, match uint
 		return
 	}
 	if term > l.term {
-		l.term, l.heard, l.match = term, nil, nil
+		l.term, l.heard, l.match, l.told = term, nil, nil, nil
 	}
 	if l.heard == nil {
 		l.heard = make(map[raft.ServerID]time.Time, 2)
@@ -127,6 +175,7 @@ func (l *lease) forget(id raft.ServerID) {
 	defer l.mu.Unlock()
 	delete(l.heard, id)
 	delete(l.match, id)
+	delete(l.told, id)
 }
 
 // revoke forgets who answered: the lease is over until followers answer anew.

@@ -27,19 +27,37 @@ func (g *Group) Converge(want []Member) (bool, error) {
 	if r == nil || !g.Leading() {
 		return false, nil
 	}
-	future := r.GetConfiguration()
-	if err := future.Error(); err != nil {
+	step, index, err := g.nextChange(r, want)
+	if err != nil {
 		return false, fmt.Errorf("group %d: read membership: %w", g.opts.Group, err)
 	}
-	have := future.Configuration().Servers
-	step := g.nextStep(have, want)
 	if step == nil {
 		return false, nil
 	}
-	if err := step(r, future.Index()); err != nil {
+	if err := step(r, index); err != nil {
 		return false, fmt.Errorf("group %d: change membership: %w", g.opts.Group, err)
 	}
 	return true, nil
+}
+
+// Converged reports whether Converge has nothing to do. It never waits.
+func (g *Group) Converged(want []Member) bool {
+	r := g.raft.Load()
+	if r == nil || !g.Leading() {
+		return true
+	}
+	step, _, err := g.nextChange(r, want)
+	return step == nil && err == nil
+}
+
+// nextChange returns the next step towards the wanted members, or nil, and the
+// index of the configuration it was decided from.
+func (g *Group) nextChange(r *raft.Raft, want []Member) (membershipStep, uint64, error) {
+	future := r.GetConfiguration()
+	if err := future.Error(); err != nil {
+		return nil, 0, err
+	}
+	return g.nextStep(future.Configuration().Servers, want), future.Index(), nil
 }
 
 // A membershipStep is one Raft configuration change, compare-and-set on the

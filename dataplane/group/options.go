@@ -35,14 +35,14 @@ type Timing struct {
 	Heartbeat time.Duration
 	// Election is how long a candidate waits for votes.
 	Election time.Duration
-	// Commit is how long an idle leader waits before it tells followers the
-	// commit index.
+	// Commit is how long an idle leader waits before it appends nothing, which
+	// tells followers what they lack. Heartbeats tell the commit index before.
 	Commit time.Duration
 }
 
 // DefaultTiming suits 256 groups per node.
 func DefaultTiming() Timing {
-	return Timing{Heartbeat: 2 * time.Second, Election: 2 * time.Second, Commit: time.Second}
+	return Timing{Heartbeat: 2 * time.Second, Election: 2 * time.Second, Commit: 10 * time.Second}
 }
 
 // Transport is what a group needs of its node's Raft transport.
@@ -52,9 +52,6 @@ type Transport interface {
 	raft.WithClose
 	// Campaign makes the local instance stand for election at once.
 	Campaign()
-	// Expedite sends the heartbeats of the next moments without holding them
-	// back to travel with others.
-	Expedite()
 }
 
 // Options are what a group is opened with. DB, Budget and Cache are shared by

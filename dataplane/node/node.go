@@ -11,6 +11,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -25,9 +26,9 @@ import (
 	"github.com/fastpaca/fastpaca/dataplane/transport"
 )
 
-// heartbeatBeats is how many times per heartbeat timeout the heartbeats of all
-// groups are sent, gathered. Raft sends about seven per timeout.
-const heartbeatBeats = 32
+// heartbeatGather is how long heartbeats of groups, which beat together, wait to
+// be written together.
+const heartbeatGather = 2 * time.Millisecond
 
 // openFanOut is how many groups are opened or closed at a time.
 const openFanOut = 16
@@ -36,7 +37,7 @@ const openFanOut = 16
 //
 // Goroutines: runSession (owner of the assignment and of which groups are
 // open), runReconcile (drives the groups led here), runFailover (replaces lost
-// leaders), runApply, runRoom (watches for a full disk), and those of the archiver, the groups, the transport and the
+// leaders), runHeartbeats, runApply, runRoom (watches for a full disk), and those of the archiver, the groups, the transport and the
 // storage. Close stops the archiver first and then the others in that order.
 type Node struct {
 	conf    Config
@@ -87,7 +88,7 @@ func Open(conf Config) (*Node, error) {
 	mux, err := transport.New(transport.Config{
 		NodeID: conf.ID, Dial: conf.Dial, Logger: log, TakeOver: func() error { return n.takeOver() }, // of groups, which n opens
 		Timeouts: transport.Timeouts{
-			Beat: conf.Timing.Heartbeat / heartbeatBeats, Heartbeat: conf.Timing.Heartbeat, Vote: conf.Timing.Election,
+			Gather: heartbeatGather, Heartbeat: conf.Timing.Heartbeat, Vote: conf.Timing.Election,
 		},
 	})
 	if err != nil {
@@ -127,6 +128,7 @@ func Open(conf Config) (*Node, error) {
 	n.work.Go(func() { n.runSession(ctx) })
 	n.work.Go(func() { n.runReconcile(ctx) })
 	n.work.Go(func() { n.runFailover(ctx) })
+	n.work.Go(func() { n.runHeartbeats(ctx) })
 	n.work.Go(func() { n.runApply(ctx) })
 	n.work.Go(func() { n.runRoom(ctx) })
 	return n, nil

@@ -48,21 +48,26 @@ func (n *Node) runReconcile(ctx context.Context) {
 	}
 }
 
-// failoverInterval is how often each group is asked whether it lost its leader.
-// It bounds what a failover takes longer than the heartbeat timeout.
-const failoverInterval = 20 * time.Millisecond
+const (
+	// failoverInterval is how often each group is asked whether it lost its leader
+	// when one may have. It bounds what a failover takes longer than the heartbeat
+	// timeout.
+	failoverInterval = 20 * time.Millisecond
+	// quietInterval is how often when no group says that it may.
+	quietInterval = group.FailoverNotice / 2
+)
 
 // runFailover lets groups that lost their leader look for another.
 func (n *Node) runFailover(ctx context.Context) {
-	tick := time.NewTicker(failoverInterval)
-	defer tick.Stop()
+	next := time.NewTimer(failoverInterval)
+	defer next.Stop()
 	var preferred [rpc.Groups]string
 	var seen *controlrpc.Assignment
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-tick.C:
+		case now := <-next.C:
 			if a := n.assigned.Load(); a != nil && a != seen {
 				seen = a
 				for _, ga := range a.Groups {
@@ -71,9 +76,30 @@ func (n *Node) runFailover(ctx context.Context) {
 					}
 				}
 			}
+			interval := quietInterval
+			for i := range n.groups {
+				if g := n.groups[i].Load(); g != nil && g.Failover(now, preferred[i]) {
+					interval = failoverInterval
+				}
+			}
+			next.Reset(interval)
+		}
+	}
+}
+
+// runHeartbeats lets the groups that this node leads send their heartbeats
+// together.
+func (n *Node) runHeartbeats(ctx context.Context) {
+	tick := time.NewTicker(n.conf.Timing.HeartbeatInterval())
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
 			for i := range n.groups {
 				if g := n.groups[i].Load(); g != nil {
-					g.Failover(now, preferred[i])
+					g.Heartbeat()
 				}
 			}
 		}
@@ -97,8 +123,12 @@ func (n *Node) reconcileMembership(ctx context.Context, a *controlrpc.Assignment
 		if g == nil || len(ga.Replicas) == 0 || ctx.Err() != nil {
 			continue
 		}
+		want := members(ga.Replicas)
+		if g.Converged(want) {
+			continue // most groups, most of the time: not worth a goroutine
+		}
 		work.Go(func() error {
-			took, err := g.Converge(members(ga.Replicas))
+			took, err := g.Converge(want)
 			if err != nil {
 				n.log.Warn("membership change failed, will be tried again", "group", ga.Group, "error", err)
 			}

@@ -13,7 +13,7 @@ import (
 
 const (
 	// roomInterval is how often groups are told whether the disk has room.
-	roomInterval = 100 * time.Millisecond
+	roomInterval = 250 * time.Millisecond
 	// yieldInterval lies between two rounds in which a node without room offers
 	// its leaderships to others.
 	yieldInterval = 5 * time.Second

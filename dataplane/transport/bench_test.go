@@ -113,9 +113,9 @@ func BenchmarkNetworkTransport(b *testing.B) {
 // BenchmarkIdleCluster measures three nodes with 256 idle groups in one
 // process, everything but the network in memory. An iteration takes a second.
 func BenchmarkIdleCluster(b *testing.B) {
-	for _, beat := range []time.Duration{0, 50 * time.Millisecond} {
-		b.Run(fmt.Sprintf("beat=%v", beat), func(b *testing.B) {
-			c := newCluster(b, 256, time.Second, func(conf *Config) { conf.Timeouts.Beat = beat })
+	for _, gather := range []time.Duration{0, 2 * time.Millisecond} {
+		b.Run(fmt.Sprintf("gather=%v", gather), func(b *testing.B) {
+			c := newCluster(b, 256, time.Second, func(conf *Config) { conf.Timeouts.Gather = gather })
 			for g := range c.groups {
 				c.replica(c.ids[g%len(c.ids)], g).view.Campaign()
 			}

@@ -74,13 +74,13 @@ type Timeouts struct {
 	// up to BackoffMax, with jitter. Default to 50 ms and 1 s.
 	Backoff    time.Duration
 	BackoffMax time.Duration
-	// Beat is how long a heartbeat may be held back, so that those of all groups
-	// travel together; at most a quarter of Heartbeat. It saves an idle cluster
-	// most of its writes, and delays Raft.VerifyLeader unless View.Expedite is
-	// called first. Defaults to 0: heartbeats are not held back.
-	Beat time.Duration
 	// Dial bounds one attempt to connect, the greeting included. Defaults to 2 s.
 	Dial time.Duration
+	// Gather is how long the election lane gathers heartbeats and the answers to
+	// them before it writes; at most a tenth of Heartbeat. With groups that send
+	// their heartbeats at the same moment an idle cluster saves most of its writes;
+	// Raft.VerifyLeader takes twice that longer. Defaults to 0: nothing waits.
+	Gather time.Duration
 	// Heartbeat is how long a heartbeat may take. Should be about Raft's
 	// HeartbeatTimeout. Defaults to 1 s.
 	Heartbeat time.Duration
@@ -174,7 +174,7 @@ func (c *Config) validate() error {
 		t.Snapshot, t.SnapshotStall, t.SnapshotWait, t.Vote, t.Write} {
 		check(d >= minTick, "a timeout is shorter than %v", minTick)
 	}
-	check(t.Beat >= 0 && t.Beat <= t.Heartbeat/4, "Timeouts.Beat must be at most a quarter of Timeouts.Heartbeat")
+	check(t.Gather >= 0 && t.Gather <= t.Heartbeat/10, "Timeouts.Gather must be at most a tenth of Timeouts.Heartbeat")
 	return errors.Join(errs...)
 }
 

@@ -112,11 +112,16 @@ func (c *conn) close(reason error) {
 func (c *conn) write() {
 	stats := &c.mux.stats.lanes[c.lane]
 	flushed := c.mux.conf.Observer.Flush
+	var gather time.Duration
+	if c.lane == LaneElection {
+		gather = c.mux.conf.Timeouts.Gather
+	}
 	var batch []byte
 	var armed time.Duration // when the write deadline was last set
 	for {
+		c.out.await(gather)
 		// Let the goroutines that are ready to run push first: on a busy machine
-		// most of them are about to. There is no timer to wait for.
+		// most of them are about to.
 		runtime.Gosched()
 		var frames int
 		var ok bool

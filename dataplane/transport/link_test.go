@@ -29,24 +29,45 @@ func TestCloseAnswersThoseWhoWaitForAConnection(t *testing.T) {
 	a.stop()
 }
 
-func TestConnectionLossFailsCallsAtOnceAndHeals(t *testing.T) {
+// What was asked of a lost connection fails at once. Only an append is sent
+// again, once the network heals, like those that came meanwhile.
+func TestConnectionLossAndHealing(t *testing.T) {
 	t.Parallel()
 	n, a, b := pairOf(t, nil)
-	from, to := a.Group(1), b.Group(1)
-	outcome := make(chan error, 1)
-	go func() { outcome <- appendTo(from, "b") }()
+	from, to, other := a.Group(1), b.Group(1), b.Group(2)
+	beaten, lost, later := heartbeat(a.Group(2)), make(chan error, 1), make(chan error, 1)
+	receive(t, other.Consumer(), "heartbeat")
+	go func() { lost <- appendTo(from, "b") }()
 	rpc := receive(t, to.Consumer(), "request")
 	n.partition("a", "b")
-	require.ErrorIs(t, receive(t, outcome, "end of the call"), ErrConnectionLost)
+	require.ErrorIs(t, receive(t, beaten, "end of the heartbeat"), ErrConnectionLost)
 	rpc.Respond(&raft.AppendEntriesResponse{}, nil) // to nobody
 
-	// A call during the partition waits, and goes through once it heals.
 	attempts := n.dials(LaneAppend)
-	go func() { outcome <- appendTo(from, "b") }()
+	go func() { later <- appendTo(from, "b") }()
 	eventually(t, func() bool { return n.dials(LaneAppend) > attempts+2 }, "attempts to reconnect")
+	require.Empty(t, lost)
 	n.heal("a", "b")
-	answer(t, to, &raft.AppendEntriesResponse{}, nil)
-	require.NoError(t, receive(t, outcome, "end of the call"))
+	for range 2 {
+		answer(t, to, &raft.AppendEntriesResponse{}, nil)
+	}
+	require.NoError(t, receive(t, lost, "end of the call that was sent twice"))
+	require.NoError(t, receive(t, later, "end of the call"))
+}
+
+// An append whose connections end again and again is left to Raft.
+func TestAppendIsSentTwiceAtMost(t *testing.T) {
+	t.Parallel()
+	n, a, b := pairOf(t, nil)
+	to := b.Group(1)
+	lost := make(chan error, 1)
+	go func() { lost <- appendTo(a.Group(1), "b") }()
+	for range maxSends {
+		receive(t, to.Consumer(), "request")
+		n.partition("a", "b")
+		n.heal("a", "b")
+	}
+	require.ErrorIs(t, receive(t, lost, "end of the call"), ErrConnectionLost)
 }
 
 func TestUnreachablePeer(t *testing.T) {

@@ -24,7 +24,6 @@ type Mux struct {
 	log   *slog.Logger
 	self  []byte // the node id; never modified
 	stats counters
-	beat  beat
 
 	began time.Time
 	clock atomic.Int64 // nanoseconds since began, as of the last tick
@@ -53,7 +52,6 @@ func New(conf Config) (*Mux, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Mux{
 		conf: conf, log: conf.Logger.With("component", "transport"), self: sharedID(conf.NodeID),
-		beat:     beat{every: conf.Timeouts.Beat},
 		began:    time.Now(),
 		views:    make([]atomic.Pointer[View], conf.Groups),
 		inbound:  make(chan struct{}, conf.Limits.InboundSnapshots),
@@ -177,7 +175,6 @@ func (m *Mux) Close() error {
 			l.close(ErrClosed)
 		}
 	}
-	m.beat.stop()
 	m.work.Wait()
 	return nil
 }

@@ -63,7 +63,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"groups":         {NodeID: "a", Logger: logger, Groups: 1<<16 + 1},
 		"small frame":    {NodeID: "a", Logger: logger, Limits: Limits{FrameBytes: 100}},
 		"negative limit": {NodeID: "a", Logger: logger, Limits: Limits{Calls: -1}},
-		"long beat":      {NodeID: "a", Logger: logger, Timeouts: Timeouts{Beat: time.Second}},
+		"long gathering": {NodeID: "a", Logger: logger, Timeouts: Timeouts{Gather: time.Second}},
 		"timeout":        {NodeID: "a", Logger: logger, Timeouts: Timeouts{Vote: -1}},
 	} {
 		_, err := New(conf)

@@ -1,6 +1,9 @@
 package transport
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // keepBufferBytes is the largest write buffer a connection keeps for reuse.
 const keepBufferBytes = 256 << 10
@@ -17,6 +20,8 @@ type outbox struct {
 	enc    encoder
 	frames int
 	asleep bool // the writer waits on wake
+	gather bool // it does so although frames wait: for more, or an urgent one
+	urgent bool // a frame waits that must not be held back
 	closed error
 }
 
@@ -44,8 +49,11 @@ func (o *outbox) push(k kind, group uint16, id uint64, m any) error {
 		return err
 	}
 	o.frames++
-	wake := o.asleep
-	o.asleep = false
+	o.urgent = o.urgent || k != kindAppend && k != kindAppend.reply()
+	wake := o.asleep && (o.urgent || !o.gather)
+	if wake {
+		o.asleep = false
+	}
 	o.mu.Unlock()
 	if wake {
 		o.wake <- struct{}{} // has room: only the one who ends the sleep sends
@@ -53,26 +61,50 @@ func (o *outbox) push(k kind, group uint16, id uint64, m any) error {
 	return nil
 }
 
-// take waits for frames and returns all of them; their memory belongs to the
-// caller until it hands it back as spare. ok is false once the outbox is
-// closed. Only the writer calls it.
-func (o *outbox) take(spare []byte) (batch []byte, frames int, ok bool) {
-	if cap(spare) > keepBufferBytes {
-		spare = nil
-	}
+// await waits for frames, and then up to gather for more unless one is urgent.
+// Only the writer calls it.
+func (o *outbox) await(gather time.Duration) {
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	for o.frames == 0 && o.closed == nil {
 		o.asleep = true
 		o.mu.Unlock()
 		<-o.wake
 		o.mu.Lock()
 	}
+	if gather <= 0 || o.urgent || o.closed != nil {
+		return
+	}
+	o.asleep, o.gather = true, true
+	o.mu.Unlock()
+	timer := time.NewTimer(gather)
+	defer timer.Stop()
+	select {
+	case <-o.wake:
+		o.mu.Lock()
+	case <-timer.C:
+		o.mu.Lock()
+		if !o.asleep {
+			<-o.wake // somebody ended the sleep at the same moment
+		}
+	}
+	o.asleep, o.gather = false, false
+}
+
+// take returns all frames that wait; their memory belongs to the caller until
+// it hands it back as spare. ok is false once the outbox is closed. Only the
+// writer calls it, after await.
+func (o *outbox) take(spare []byte) (batch []byte, frames int, ok bool) {
+	if cap(spare) > keepBufferBytes {
+		spare = nil
+	}
+	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed != nil {
 		return nil, 0, false
 	}
 	batch, frames = o.enc.buf, o.frames
-	o.enc.buf, o.frames = spare[:0], 0
+	o.enc.buf, o.frames, o.urgent = spare[:0], 0, false
 	return batch, frames, true
 }
 

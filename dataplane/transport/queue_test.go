@@ -18,6 +18,7 @@ func TestOutboxCoalescesInOrder(t *testing.T) {
 	for id := range uint64(5) {
 		require.NoError(t, o.push(kindPing, 0, id, nil))
 	}
+	o.await(0)
 	batch, frames, ok := o.take(nil)
 	require.True(t, ok)
 	require.Equal(t, 5, frames)
@@ -35,6 +36,7 @@ func TestOutboxBounds(t *testing.T) {
 	require.NoError(t, o.push(kindSnapshotData, 0, 1, make([]byte, 1500)), "one large frame is admitted alone")
 	require.ErrorIs(t, o.push(kindPing, 0, 2, nil), ErrOverloaded)
 	require.ErrorIs(t, o.push(kindSnapshotData, 0, 3, make([]byte, 2001)), ErrTooLarge)
+	o.await(0)
 	batch, frames, ok := o.take(nil)
 	require.True(t, ok)
 	require.Equal(t, 1, frames, "refused frames leave nothing behind")
@@ -51,6 +53,7 @@ func TestOutboxWakesAndClosesItsWriter(t *testing.T) {
 		sum := 0
 		var spare []byte
 		for {
+			o.await(0)
 			batch, frames, ok := o.take(spare)
 			if !ok {
 				total <- sum
@@ -161,6 +164,7 @@ func (b *inboxBench) deliver(id uint64, size int) (refusal, bool) {
 func (b *inboxBench) replies(t *testing.T, n int) []frame {
 	var got []frame
 	for len(got) < n {
+		b.conn.out.await(0)
 		batch, frames, ok := b.conn.out.take(nil)
 		require.True(t, ok)
 		r := newFrameReader(bytes.NewReader(batch), 1<<20)

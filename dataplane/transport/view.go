@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -33,8 +34,6 @@ type View struct {
 	ctx      context.Context // ends with the view
 	cancel   context.CancelFunc
 	answered chan struct{} // closed when inbox.answer has ended
-
-	hurry hurry
 
 	receiving atomic.Bool // a snapshot is being received
 
@@ -127,9 +126,6 @@ func (v *View) AppendEntries(_ raft.ServerID, target raft.ServerAddress,
 	args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	t := &v.mux.conf.Timeouts
 	if isHeartbeat(args) {
-		if err := v.awaitBeat(); err != nil {
-			return v.finished(string(target), LaneElection, kindAppend, time.Now(), err)
-		}
 		return v.roundTrip(target, LaneElection, kindAppend, args, resp, t.Heartbeat)
 	}
 	if entriesWithin(args.Entries, v.mux.conf.Limits.AppendBytes) == len(args.Entries) {
@@ -138,9 +134,10 @@ func (v *View) AppendEntries(_ raft.ServerID, target raft.ServerAddress,
 	return v.appendInParts(target, args, resp)
 }
 
-// isHeartbeat recognises what raft's heartbeat goroutine sends.
+// isHeartbeat recognises what raft's heartbeat goroutine sends. A group may have
+// added a commit index.
 func isHeartbeat(a *raft.AppendEntriesRequest) bool {
-	return len(a.Entries) == 0 && a.Term != 0 && a.PrevLogEntry == 0 && a.PrevLogTerm == 0 && a.LeaderCommitIndex == 0
+	return len(a.Entries) == 0 && a.Term != 0 && a.PrevLogEntry == 0 && a.PrevLogTerm == 0
 }
 
 // entriesWithin returns how many of the first entries fit into limit bytes, at
@@ -238,6 +235,11 @@ func (v *View) roundTrip(target raft.ServerAddress, lane Lane, k kind, req, resp
 	return v.finished(string(target), lane, k, start, err)
 }
 
+// maxSends is how often an append is sent when its connection ends before the
+// answer comes: once more on the next one. It does no harm to append twice, and
+// Raft itself tries again a commit timeout later only.
+const maxSends = 2
+
 func (v *View) call(target string, lane Lane, k kind, req, resp any, timeout time.Duration) error {
 	if v.isClosed() {
 		return ErrClosed
@@ -247,13 +249,21 @@ func (v *View) call(target string, lane Lane, k kind, req, resp any, timeout tim
 		return err
 	}
 	deadline := v.mux.now() + timeout
-	c := l.current()
-	if c == nil {
-		if c, err = l.wait(v, timeout); err != nil {
+	for sent := 1; ; sent++ {
+		c := l.current()
+		if c == nil {
+			if c, err = l.wait(v, timeout); err != nil {
+				return err
+			}
+		}
+		err := c.roundTrip(v, k, req, resp, deadline)
+		if lane != LaneAppend || sent == maxSends || !errors.Is(err, ErrConnectionLost) {
+			return err
+		}
+		if timeout = deadline - v.mux.now(); timeout <= 0 {
 			return err
 		}
 	}
-	return c.roundTrip(v, k, req, resp, deadline)
 }
 
 // finished observes a call and wraps its error.
