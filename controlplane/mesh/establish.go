@@ -157,12 +157,15 @@ func (l *Listener) report(addr net.Addr, h *hello, err error) {
 			host = h
 		}
 	}
-	// Levels are limited apart, so that harmless probes hide no attack.
+	// Levels are limited apart, so that harmless probes hide no attack, and roles, so
+	// that of several processes of a host that are refused each is named.
+	key := level.String() + " " + host
 	args := []any{"remote", fmt.Sprint(addr), "reason", reasonOf(err), "error", err}
 	if h != nil {
 		args = append(args, "claimed_role", h.role.String(), "claimed_id", h.id, "kind", h.kind.String())
+		key += " " + h.role.String()
 	}
-	l.logFailure(level, level.String()+" "+host, "mesh: connection refused", args...)
+	l.logFailure(level, key, "mesh: connection refused", args...)
 }
 
 // Reasons of failed handshakes beside the names of codes.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -77,17 +78,27 @@ func TestPortScannersMakeNoNoise(t *testing.T) {
 	require.Equal(t, []string{""}, logs.lines())
 }
 
+// A process that is refused does not hide another one on the same host.
 func TestRefusalIsLoggedWithClaim(t *testing.T) {
 	t.Parallel()
 	var logs logRecorder
 	conf := node("d1", Credentials{Token: tokenA})
 	conf.Logger = logs.logger(slog.LevelInfo)
 	l := mustListen(t, conf)
-	_, err := mustDialer(t, node("d9", Credentials{Token: tokenB})).Dial(testContext(t), KindRaft, 0, l.Addr().String())
-	require.ErrorIs(t, err, ErrUnauthorized)
+	router := node("", Credentials{Token: tokenB})
+	router.Role = RoleRouter
+	for _, stranger := range []Config{router, node("d9", Credentials{Token: tokenB})} {
+		for range 3 {
+			_, err := mustDialer(t, stranger).Dial(testContext(t), KindGRPC, 0, l.Addr().String())
+			require.ErrorIs(t, err, ErrUnauthorized)
+		}
+	}
 	eventually(t, func() bool {
-		return logs.find("level=WARN", "reason=unauthorized", "claimed_id=d9", "claimed_role=data") != ""
+		return logs.find("level=WARN", "reason=unauthorized", "claimed_id=d9", "claimed_role=data") != "" &&
+			logs.find("level=WARN", "reason=unauthorized", "claimed_role=router") != ""
 	})
+	refused := slices.DeleteFunc(logs.lines(), func(line string) bool { return !strings.Contains(line, "refused") })
+	require.Len(t, refused, 2, "one line for each role")
 }
 
 // One who opens connections and says nothing holds a bounded number of them
