@@ -19,11 +19,12 @@ const (
 	// telemetryOverhead is the server's processor time per append with all of
 	// telemetry over that without any.
 	telemetryOverhead = 1.03
-	// scrapeInterval is shorter than anybody's Prometheus has it, so that every
+	// scrapeInterval is a third of what is usual for a Prometheus, so that every
 	// run sees some.
-	scrapeInterval = 2 * time.Second
-	// exportInterval is that of metrics by OTLP, in milliseconds.
-	exportInterval = "2000"
+	scrapeInterval = 5 * time.Second
+	// exportInterval is that of metrics by OTLP, in milliseconds: a twelfth of
+	// OpenTelemetry's default.
+	exportInterval = "5000"
 )
 
 // telemetry measures the same cluster with everything on (metrics pushed and
