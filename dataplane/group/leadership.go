@@ -16,6 +16,9 @@ import (
 // being told of a change.
 const watchInterval = 2 * time.Second
 
+// watchPhases is at how many moments of the interval groups look.
+const watchPhases = 16
+
 // transferState tracks leadership transfers, ours and the stuck one of
 // hashicorp/raft issue 696: a transfer that is interrupted by a step-down
 // leaves its flag set for ever, and the replica, elected again, refuses all
@@ -32,7 +35,7 @@ type transferState struct {
 // restart an instance that is wedged or whose log was wiped under it.
 func (g *Group) runWatcher() {
 	defer close(g.watcherDone)
-	tick := time.NewTimer(untilWatch(time.Now()))
+	tick := time.NewTimer(g.untilWatch(time.Now()))
 	defer tick.Stop()
 	var length logLength
 	for {
@@ -61,15 +64,17 @@ func (g *Group) runWatcher() {
 				g.requestRestart("a leadership transfer never ended")
 			}
 			g.shorten(now, &length)
-			tick.Reset(untilWatch(time.Now()))
+			tick.Reset(g.untilWatch(time.Now()))
 		}
 	}
 }
 
-// untilWatch lets all groups of a process look at the same moments: an idle
-// process then wakes up once for all of them.
-func untilWatch(now time.Time) time.Duration {
-	return now.Truncate(watchInterval).Add(watchInterval).Sub(now)
+// untilWatch lets many groups of a process look at the same moment: an idle
+// process then wakes up once for all of them. It is not all groups, whose looks
+// together would delay an append.
+func (g *Group) untilWatch(now time.Time) time.Duration {
+	phase := time.Duration(g.opts.Group%watchPhases) * (watchInterval / watchPhases)
+	return now.Add(-phase).Truncate(watchInterval).Add(watchInterval + phase).Sub(now)
 }
 
 // lead waits until everything committed before this term is applied here.

@@ -7,7 +7,7 @@ import (
 
 // applyInterval is how often groups are asked to apply what they have deferred
 // for too long.
-const applyInterval = 250 * time.Millisecond
+const applyInterval = 100 * time.Millisecond
 
 // runApply bounds how far the state of quiet followers lags behind what they
 // know is committed. It is not done in runFailover, because it may wait for a

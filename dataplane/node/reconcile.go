@@ -87,17 +87,22 @@ func (n *Node) runFailover(ctx context.Context) {
 	}
 }
 
+// heartbeatParts is in how many parts the groups of a node send heartbeats. Those
+// of a part wake the node up once; an append that comes at the same moment waits
+// for them.
+const heartbeatParts = 4
+
 // runHeartbeats lets the groups that this node leads send their heartbeats
-// together.
+// together, one part of the groups after the other.
 func (n *Node) runHeartbeats(ctx context.Context) {
-	tick := time.NewTicker(n.conf.Timing.HeartbeatInterval())
+	tick := time.NewTicker(n.conf.Timing.HeartbeatInterval() / heartbeatParts)
 	defer tick.Stop()
-	for {
+	for part := 0; ; part = (part + 1) % heartbeatParts {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			for i := range n.groups {
+			for i := part; i < len(n.groups); i += heartbeatParts {
 				if g := n.groups[i].Load(); g != nil {
 					g.Heartbeat()
 				}
