@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"github.com/fastpaca/fastpaca/cmd/blackbox/process"
 )
 
 // trimResult is what becomes of a filled server that is given an archive.
@@ -286,7 +288,7 @@ func (b *bench) copyRows(ctx context.Context, p *postgres, rows int) (float64, e
 	if out, err := exec.CommandContext(ctx, b.Binary, "archive", "migrate", "--archive-url", p.database(name)).CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("%w: %s", err, out)
 	}
-	psql, err := findPostgres("psql")
+	psql, err := process.FindPostgres("psql")
 	if err != nil {
 		return 0, err
 	}

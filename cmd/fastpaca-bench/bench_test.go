@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/fastpaca/fastpaca/cmd/blackbox/process"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -155,7 +157,7 @@ func TestClosedLoopMeasuresOnlyThePhase(t *testing.T) {
 
 // The other side really appends, durably, what it says.
 func TestPostgresSide(t *testing.T) {
-	if _, err := findPostgres("postgres"); err != nil {
+	if _, err := process.FindPostgres("postgres"); err != nil {
 		t.Skip(err)
 	}
 	t.Parallel()

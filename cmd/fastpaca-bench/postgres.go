@@ -2,14 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -57,55 +53,17 @@ type postgres struct {
 	connURL string
 }
 
-// findPostgres returns the path of a program of the PostgreSQL server, the
-// newest version if several are installed.
-func findPostgres(program string) (string, error) {
-	if path, err := exec.LookPath(program); err == nil {
-		return path, nil
-	}
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + program)
-	if err != nil || len(found) == 0 {
-		return "", fmt.Errorf("%s of PostgreSQL is not installed (.ci/install-tools)", program)
-	}
-	slices.Sort(found)
-	return found[len(found)-1], nil
-}
-
-// unprivileged returns the user that a server runs as when we are root, which
-// PostgreSQL refuses; nil when we are somebody else.
-func unprivileged() (*syscall.Credential, error) {
-	if os.Geteuid() != 0 {
-		return nil, nil
-	}
-	for _, name := range []string{"postgres", "nobody"} {
-		account, err := user.Lookup(name)
-		if err != nil {
-			continue
-		}
-		uid, err := strconv.ParseUint(account.Uid, 10, 32)
-		if err != nil {
-			return nil, err
-		}
-		gid, err := strconv.ParseUint(account.Gid, 10, 32)
-		if err != nil {
-			return nil, err
-		}
-		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
-	}
-	return nil, errors.New("running as root, and there is no user postgres or nobody to run PostgreSQL as")
-}
-
 // freshPostgres makes a cluster in a new directory and starts it.
 func (b *bench) freshPostgres(ctx context.Context) (*postgres, error) {
-	initdb, err := findPostgres("initdb")
+	initdb, err := process.FindPostgres("initdb")
 	if err != nil {
 		return nil, err
 	}
-	program, err := findPostgres("postgres")
+	program, err := process.FindPostgres("postgres")
 	if err != nil {
 		return nil, err
 	}
-	credential, err := unprivileged()
+	credential, err := process.PostgresUser()
 	if err != nil {
 		return nil, err
 	}

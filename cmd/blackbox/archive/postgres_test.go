@@ -1,12 +1,11 @@
 package archive
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,6 +24,7 @@ type postgres struct {
 	dir     string
 	program string
 	psql    string
+	owner   *syscall.Credential
 	server  *process.Server
 }
 
@@ -32,7 +32,7 @@ type postgres struct {
 // PostgreSQL on the machine the test is skipped, unless CI is set.
 func newPostgres(t *testing.T) *postgres {
 	t.Helper()
-	p := &postgres{t: t, program: find(t, "postgres"), psql: find(t, "psql")}
+	p := &postgres{t: t, program: find(t, "postgres"), psql: find(t, "psql"), owner: owner(t)}
 	initdb := find(t, "initdb")
 	dir, err := os.MkdirTemp("", "fastpaca-archive-") // a short path: it holds a socket
 	require.NoError(t, err)
@@ -41,8 +41,8 @@ func newPostgres(t *testing.T) *postgres {
 		p.kill()
 		_ = os.RemoveAll(dir)
 	})
-	if owner := unprivileged(t); owner != nil {
-		require.NoError(t, os.Chown(dir, int(owner.Uid), int(owner.Gid)))
+	if p.owner != nil {
+		require.NoError(t, os.Chown(dir, int(p.owner.Uid), int(p.owner.Gid)))
 	}
 	made := p.launch(initdb, "--pgdata", p.data(), "--username", "postgres", "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync")
 	code, err := made.Wait(t.Context())
@@ -52,52 +52,34 @@ func newPostgres(t *testing.T) *postgres {
 	return p
 }
 
-// find returns the path of one of PostgreSQL's programs, the newest if there
-// are several.
 func find(t *testing.T, program string) string {
 	t.Helper()
-	if path, err := exec.LookPath(program); err == nil {
-		return path
-	}
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + program)
-	require.NoError(t, err)
-	if len(found) == 0 {
-		if os.Getenv("CI") == "" {
-			t.Skipf("%s of PostgreSQL is not installed", program)
-		}
-		t.Fatalf("%s of PostgreSQL is not installed", program)
-	}
-	slices.Sort(found)
-	return found[len(found)-1]
+	path, err := process.FindPostgres(program)
+	skipWithout(t, err)
+	return path
 }
 
-// unprivileged returns whom to run as when the test is root, which PostgreSQL
-// refuses.
-func unprivileged(t *testing.T) *syscall.Credential {
+func owner(t *testing.T) *syscall.Credential {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		return nil
+	credential, err := process.PostgresUser()
+	skipWithout(t, err)
+	return credential
+}
+
+// skipWithout skips the test where PostgreSQL cannot run, unless CI is set.
+func skipWithout(t *testing.T, err error) {
+	t.Helper()
+	if errors.Is(err, process.ErrNoPostgres) && os.Getenv("CI") == "" {
+		t.Skip(err)
 	}
-	for _, name := range []string{"postgres", "nobody"} {
-		account, err := user.Lookup(name)
-		if err != nil {
-			continue
-		}
-		uid, err := strconv.ParseUint(account.Uid, 10, 32)
-		require.NoError(t, err)
-		gid, err := strconv.ParseUint(account.Gid, 10, 32)
-		require.NoError(t, err)
-		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	}
-	t.Skip("running as root without a user postgres or nobody to run PostgreSQL as")
-	return nil
+	require.NoError(t, err)
 }
 
 func (p *postgres) data() string { return filepath.Join(p.dir, "data") }
 
 func (p *postgres) launch(command ...string) *process.Server {
 	p.t.Helper()
-	s, err := process.Start(process.Config{Command: command, Credential: unprivileged(p.t)})
+	s, err := process.Start(process.Config{Command: command, Credential: p.owner})
 	require.NoError(p.t, err)
 	p.t.Cleanup(s.Kill)
 	return s

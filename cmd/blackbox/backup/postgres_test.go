@@ -4,10 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"syscall"
 	"testing"
 
@@ -30,16 +27,19 @@ func newPostgres(t *testing.T) *postgres {
 	t.Helper()
 	p := &postgres{t: t, programs: map[string]string{}}
 	for _, name := range []string{"initdb", "postgres", "psql"} {
-		if p.programs[name] = find(t, name); p.programs[name] == "" {
-			require.Empty(t, os.Getenv("CI"), "%s of PostgreSQL is not installed", name)
+		path, err := process.FindPostgres(name)
+		if err != nil {
+			require.Empty(t, os.Getenv("CI"), "%v", err)
 			return nil
 		}
+		p.programs[name] = path
 	}
 	dir, err := os.MkdirTemp("", "fastpaca-backup-") // a short path: it holds a socket
 	require.NoError(t, err)
 	p.dir = dir
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	owner := unprivileged(t)
+	owner, err := process.PostgresUser()
+	require.NoError(t, err)
 	if owner != nil {
 		require.NoError(t, os.Chown(dir, int(owner.Uid), int(owner.Gid)))
 	}
@@ -65,38 +65,6 @@ func newPostgres(t *testing.T) *postgres {
 		return err
 	})
 	return p
-}
-
-// find returns the path of one of PostgreSQL's programs, the newest if there
-// are several, or nothing.
-func find(t *testing.T, program string) string {
-	t.Helper()
-	if path, err := exec.LookPath(program); err == nil {
-		return path
-	}
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + program)
-	require.NoError(t, err)
-	if len(found) == 0 {
-		return ""
-	}
-	slices.Sort(found)
-	return found[len(found)-1]
-}
-
-// unprivileged returns whom to run as when the test is root, which PostgreSQL
-// refuses.
-func unprivileged(t *testing.T) *syscall.Credential {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	account, err := user.Lookup("nobody")
-	require.NoError(t, err)
-	uid, err := strconv.ParseUint(account.Uid, 10, 32)
-	require.NoError(t, err)
-	gid, err := strconv.ParseUint(account.Gid, 10, 32)
-	require.NoError(t, err)
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
 
 // url is the archive for --archive-url; nothing without a server.
