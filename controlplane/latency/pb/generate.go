@@ -1,4 +1,4 @@
 // Package pb is the protocol of append latency as generated from latency.proto.
 package pb
 
-//go:generate ./generate.sh
+//go:generate ../../../.ci/protobuf

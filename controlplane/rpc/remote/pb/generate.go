@@ -2,4 +2,4 @@
 // controlplane.proto.
 package pb
 
-//go:generate ./generate.sh
+//go:generate ../../../../.ci/protobuf

@@ -2,4 +2,4 @@
 // dataplane.proto.
 package pb
 
-//go:generate ./generate.sh
+//go:generate ../../../../.ci/protobuf
